@@ -1,0 +1,39 @@
+# make demo   a lesson, executed on this machine in minutes      (lang=zh for Chinese)
+# make test   everything that CI runs
+lang ?= en
+course = .venv/bin/course
+# Nano models are so small that threads get into each other's way on a busy machine.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test lock build clean
+help:
+	@echo "make demo [lang=zh]   execute lesson 01, trimmed, on this machine"
+	@echo "make test             everything CI runs; the fast part alone: .venv/bin/pytest -m 'not notebook'"
+	@echo "make build            write notebooks/ from lessons/"
+	@echo "make lock             compile requirements.txt from pyproject.toml"
+	@echo "make clean            remove runs/, outputs/ and the nano models"
+
+setup:
+	@tools/setup.sh
+
+demo: setup
+	@$(course) run 01 --lang $(lang)
+
+test: setup
+	$(course) build --check
+	.venv/bin/ruff check .
+	.venv/bin/pytest
+
+build: setup
+	$(course) build
+
+# tools/uv.txt locks uv itself, which then installs the rest.
+lock: setup
+	echo uv | .venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate - -o tools/uv.txt
+	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--group dev -c tools/lock-constraints.txt pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf runs outputs .pytest_cache
+	@.venv/bin/python -c "from helpers import nano; import shutil; shutil.rmtree(nano.cache_folder(), ignore_errors=True)"

@@ -1,0 +1,3 @@
+"""What the course's notebooks share: small functions, a module a subject."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,131 @@
+"""Loaders: one per data set format, each returning a `datasets.Dataset`, none guessing.
+
+What cannot be used raises `DataError`, which names the file, the row and the mend.
+What is skipped is counted and printed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+
+from helpers.runtime import Stop
+
+ALPACA_COLUMNS = ("instruction", "input", "output")
+
+
+class DataError(Stop, ValueError):
+    """Data that cannot be used; the message says where it is and what to do."""
+
+
+def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Read a JSON list of objects (`.json`) or one object a line (`.jsonl`), in UTF-8.
+
+    Raises `DataError` for a missing or empty file, text that is not UTF-8 or not JSON, and a row
+    that is no object; rows count from 1.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(_not_found(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
+    number = 1  # the line that is being read
+    try:
+        if path.suffix == ".jsonl":
+            rows = []
+            for number, line in enumerate(text.splitlines(), start=1):
+                if line.strip():
+                    rows.append(json.loads(line))
+        else:
+            rows = json.loads(text) if text.strip() else []
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1
+        hint = " One object a line? Name the file .jsonl." if error.msg == "Extra data" else ""
+        raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}).{hint}") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: holds one {type(rows).__name__}, not a list of rows. Wrap the rows in [ … ].")
+    if not rows:
+        raise DataError(f"{path}: holds no rows. Choose another file, or add rows to this one.")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields.")
+    return rows
+
+
+def load_alpaca(source: str) -> Dataset:
+    """Load instruction data in the Alpaca format.
+
+    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub.
+    Returns the columns `instruction`, `input` (may be empty) and `output`, all text. Rows whose
+    instruction or output is blank are skipped, counted and printed.
+    """
+    if _is_file(source):
+        rows = read_json_rows(source)
+    else:
+        rows = _from_hub(source, ALPACA_COLUMNS)
+    kept: dict[str, list[str]] = {column: [] for column in ALPACA_COLUMNS}
+    blank = []
+    for number, row in enumerate(rows, start=1):
+        values = [_text(row, column, source, number) for column in ALPACA_COLUMNS]
+        if not (values[0].strip() and values[2].strip()):
+            blank.append(number)
+            continue
+        for column, value in zip(ALPACA_COLUMNS, values):
+            kept[column].append(value)
+    if not kept["output"]:
+        raise DataError(f"{source}: none of its {len(rows):,} rows has both an instruction and an output.")
+    print(f"{source}: {len(rows):,} rows, {len(kept['output']):,} kept" + _skipped("blank instruction or output", blank))
+    return Dataset.from_dict(kept)
+
+
+def _is_file(source: str) -> bool:
+    """A path rather than a Hub name: it exists, or it ends like a data file."""
+    return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
+
+
+def _from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
+    """The `train` split of a data set on the Hub, checked for `columns`."""
+    try:
+        data = load_dataset(name, split="train")
+    except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
+            "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
+            "or set DATASET to a file, for example data_samples/alpaca_en.json."
+        ) from None
+    missing = [column for column in columns if column not in data.column_names]
+    if missing:
+        raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")
+    return data
+
+
+def _text(row: dict[str, Any], column: str, source: str, number: int) -> str:
+    """The text of one field; only `input` may be absent."""
+    value = row.get(column, "" if column == "input" else None)
+    if value is None and column == "input":
+        return ""
+    if not isinstance(value, str):
+        fault = f"has no {column!r}" if value is None else f"{column!r} is a {type(value).__name__}, not text"
+        raise DataError(f"{source}, row {number}: {fault}. Add the text, or delete the row. It has: {list(row)}.")
+    return value
+
+
+def _skipped(reason: str, numbers: list[int]) -> str:
+    if not numbers:
+        return ", none skipped"
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f", {len(numbers):,} skipped ({reason}: row {shown})"
+
+
+def _not_found(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{path}: not found, and there is no folder {folder} (looked from {Path.cwd()}). Check DATASET."
+    near = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".jsonl"})
+    return f"{path}: not found (looked from {Path.cwd()}). In {folder} there is: {', '.join(near) or 'no JSON file'}."

@@ -1,0 +1,255 @@
+"""The first cell of every notebook: see that the packages are there, and on Colab or Kaggle install the missing ones.
+
+What a notebook needs stands in `[project].dependencies` of pyproject.toml. On Colab and Kaggle uv resolves it on
+top of what the platform has, so that torch, numpy and whatever else fits stay as they are. Elsewhere nothing is
+ever installed: the environment belongs to its owner.
+"""
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from helpers import runtime
+
+# Compiled against each other and against the platform's CUDA driver: these move together or not at all.
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio", "torchcodec", "triton")
+# Most of a platform's compiled packages are built against its numpy.
+PINNED = (*TORCH_FAMILY, "numpy")
+# A plan: name -> (old version, new version); None for a package that comes or goes.
+Plan = dict[str, tuple[str | None, str | None]]
+# Unsloth's own ranges are narrow (`datasets!=4.0.*`, say), so they are checked as well.
+CHECKED_WITHIN = ("unsloth", "unsloth_zoo")
+# Colab has set these for building its own image, to files that a session does not have.
+NOT_FOR_US = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_PRERELEASE", "UV_SYSTEM_PYTHON")
+
+RESTART = {"colab": "Runtime > Restart session", "kaggle": "Run > Restart & clear cell outputs"}
+
+_loaded_before: list[str] = []  # replaced on disk, but still the old version in this process's memory
+
+
+class NotInstalled(runtime.Stop):
+    """A local environment lacks something; the text says what and how to get it."""
+
+
+class SetupFailed(runtime.Stop):
+    """The packages could not be installed on Colab or Kaggle; the text holds the installer's reason."""
+
+
+class RestartNeeded(runtime.Stop):
+    """Packages were replaced that this session has loaded already; the text says how to go on."""
+
+
+def setup() -> None:
+    """Make the notebook's imports work, or stop with one message that says what to do.
+
+    Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
+    """
+    _raise_on_shell_errors()
+    where = runtime.platform_name()
+    if _loaded_before:
+        raise RestartNeeded(_restart_text(where, _loaded_before))
+    problems = unmet(deep=where != "local")
+    if not problems:
+        return
+    if where == "local":
+        raise NotInstalled(_local_text(problems))
+    print(f"To be installed on {where.title()}: {'; '.join(problems.values())}.")
+    with tempfile.TemporaryDirectory() as work:
+        command, plan = resolve(uv_command(_find_uv(), Path(work)), Path(work))
+        print(describe_plan(plan))
+        replaced_in_use = loaded(name for name, (old, _) in plan.items() if old)
+        if plan:
+            _run(command)
+    importlib.invalidate_caches()
+    if replaced_in_use:
+        _loaded_before.extend(replaced_in_use)
+        raise RestartNeeded(_restart_text(where, _loaded_before))
+    print("Installed.")
+
+
+def project() -> tuple[list[str], list[str], str]:
+    """From pyproject.toml: the requirements, uv's overrides of them, and the range of Python versions."""
+    import tomllib  # new in 3.11, the oldest Python that the course runs on
+
+    table = tomllib.loads((runtime.root() / "pyproject.toml").read_text(encoding="utf-8"))
+    overrides = table.get("tool", {}).get("uv", {}).get("override-dependencies", [])
+    return table["project"]["dependencies"], overrides, table["project"]["requires-python"]
+
+
+def unmet(deep: bool = True, site: Path | None = None) -> dict[str, str]:
+    """What is missing or outside its range: name -> the problem in words.
+
+    With `deep`, also what Unsloth itself asks for; with `site`, in that folder instead of this Python.
+    """
+    here = platform.python_version()
+    try:
+        wanted, overrides, pythons = project()
+    except ModuleNotFoundError:
+        return {"python": f"Python {here}, needed 3.11 or newer"}
+    try:
+        from packaging.requirements import Requirement
+        from packaging.specifiers import SpecifierSet
+    except ModuleNotFoundError:
+        return {"packaging": "packaging is missing"}
+    if not SpecifierSet(pythons).contains(here, prereleases=True):
+        return {"python": f"Python {here}, needed {pythons}"}
+    within = [found for name in CHECKED_WITHIN if deep and (found := _distribution(name, site))]
+    # An overridden requirement does not count inside a package: uv ignores it there, too.
+    ignored = {_normal(line) for line in overrides}
+    inner = [line for found in within for line in found.requires or [] if _normal(line) not in ignored]
+    problems = {}
+    for need in map(Requirement, [*wanted, *inner]):
+        if need.marker and not need.marker.evaluate({"extra": ""}):
+            continue
+        have = version(need.name, site)
+        if have is None:
+            problems.setdefault(_normal(need.name), f"{need.name} is missing")
+        elif not need.specifier.contains(have, prereleases=True):
+            problems.setdefault(_normal(need.name), f"{need.name} {have}, needed {need.specifier}")
+    return problems
+
+
+def version(name: str, site: Path | None = None) -> str | None:
+    """The installed version of a distribution, in this Python or in the folder `site`; None when there is none."""
+    found = _distribution(name, site)
+    return found.version if found else None
+
+
+def uv_command(uv: str, work: Path, site: Path | None = None) -> list[str]:
+    """The uv command that installs what is missing; its requirement and constraint files are written into `work`.
+
+    With `site`, it works on that folder of packages instead of this Python's.
+    """
+    wanted, overrides, _ = project()
+    torch_fits = not unmet(deep=False, site=site).keys() & set(TORCH_FAMILY)
+    pins = [f"{name}=={have}" for name in (PINNED if torch_fits else ["numpy"]) if (have := version(name, site))]
+    # A torch that must move takes its installed family along, in the build that fits the CUDA driver.
+    moving = [] if torch_fits else [name for name in TORCH_FAMILY if version(name, site)]
+    command = [uv, "pip", "install", "--no-progress", "--color=never"]
+    command += ["--target", str(site)] if site else ["--python", sys.executable, "--break-system-packages"]
+    command += [] if torch_fits else ["--torch-backend=auto"]
+    for option, lines in {"-r": [*wanted, *moving], "-c": pins, "--override": overrides}.items():
+        path = work / f"uv{option}.txt"
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        command += [option, str(path)]
+    return command
+
+
+def resolve(command: list[str], work: Path) -> tuple[list[str], Plan]:
+    """Ask uv what `command` would change; returns the command to run and its plan. Nothing is installed.
+
+    What has to be installed comes in the version that the course was tested with, where that fits the platform.
+    """
+    plan = parse_plan(_run([*command, "--dry-run"]))
+    changed = {_normal(name) for name in plan}
+    lock = (runtime.root() / "requirements.txt").read_text(encoding="utf-8")
+    tested = [line for line in re.findall(r"^[\w.-]+==[^\\\n]+", lock, re.MULTILINE) if _normal(line) in changed]
+    (work / "tested.txt").write_text("\n".join(tested), encoding="utf-8")
+    try:
+        pinned = [*command, "-c", str(work / "tested.txt")]
+        return pinned, parse_plan(_run([*pinned, "--dry-run"]))
+    except SetupFailed:
+        return command, plan
+
+
+def parse_plan(said: str) -> Plan:
+    """The changes in the output of `uv pip install --dry-run`."""
+    found = re.findall(r"^ ([-+~]) ([\w.-]+)==(\S+)", said, re.MULTILINE)
+    old = {name: number for sign, name, number in found if sign != "+"}
+    new = {name: number for sign, name, number in found if sign != "-"}
+    return {name: (old.get(name), new.get(name)) for name in sorted({*old, *new})}
+
+
+def describe_plan(plan: Plan, site: Path | None = None) -> str:
+    """The plan in a few lines: what is new, what is replaced, what stays."""
+    moved = {_normal(name) for name in plan}
+    parts = {
+        "installing": [f"{name} {new}" for name, (old, new) in plan.items() if not old],
+        "replacing": [f"{name} {old} -> {new or 'removed'}" for name, (old, new) in plan.items() if old],
+        "keeping": [f"{name} {have}" for name in PINNED if name not in moved and (have := version(name, site))],
+    }
+    return "\n".join(f"{title} {len(items)}: {', '.join(items)}" for title, items in parts.items() if items)
+
+
+def loaded(names: Iterable[str]) -> list[str]:
+    """Those distributions of which this process has imported a module."""
+    # Asked of __dict__: getattr could make a lazy module import itself.
+    files = {getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())}
+    found = {name: _distribution(name) for name in names}
+    return [n for n, dist in found.items() if dist and any(str(dist.locate_file(f)) in files for f in dist.files or [])]
+
+
+def _normal(requirement: str) -> str:
+    """The name at the start of a requirement, spelt as the package index does."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def _distribution(name: str, site: Path | None = None) -> metadata.Distribution | None:
+    return next(iter(metadata.distributions(name=name, path=[str(site)] if site else sys.path)), None)
+
+
+def _find_uv() -> str:
+    """The platform's uv, or the one that this installs: a single file of about 20 MB."""
+    if found := shutil.which("uv"):
+        return found
+    if not version("uv"):
+        lock = runtime.root() / "tools" / "uv.txt"
+        _run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", str(lock)])
+        importlib.invalidate_caches()
+    return importlib.import_module("uv").find_uv_bin()
+
+
+def _run(command: list[str]) -> str:
+    """Run an installer quietly and return what it said; SetupFailed when it fails."""
+    env = {name: value for name, value in os.environ.items() if name not in NOT_FOR_US}
+    done = subprocess.run(command, env=env, check=False, capture_output=True, encoding="utf-8", errors="replace")
+    said = done.stderr + done.stdout
+    if done.returncode:
+        hint = "On Kaggle, switch on Settings > Internet. " if runtime.platform_name() == "kaggle" else ""
+        raise SetupFailed(f"the packages could not be installed. {hint}The installer says:\n{said[-3000:].strip()}")
+    return said
+
+
+def _restart_text(where: str, names: list[str]) -> str:
+    return (
+        f"{', '.join(names)} replaced; this session still holds what was there before. Restart the session "
+        f"({RESTART.get(where, 'restart the kernel')}), then run all cells again from the top. "
+        "It is needed once; nothing is installed again."
+    )
+
+
+def _local_text(problems: dict[str, str]) -> str:
+    return (
+        f"this Python ({sys.executable}) lacks what the notebooks need: {'; '.join(problems.values())}.\n"
+        f"Run `make setup` in {runtime.root()} and choose its .venv as the notebook's kernel.\n"
+        "Or, in a fresh virtual environment of your own: pip install --no-deps -r requirements.txt"
+    )
+
+
+def _raise_on_shell_errors() -> None:
+    """Let a failing `!command` or `%pip` raise, which it does not by itself."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+    shell.system_raise_on_error = True
+    # Colab's IPython 7 does not know that option, so its `system` is wrapped, once.
+    if hasattr(type(shell), "system_raise_on_error") or "system" in vars(shell):
+        return
+    _shell, _plain = shell, shell.system
+
+    # Underscores, because IPython looks for the {names} of a `!command` among its caller's, too.
+    def system(*_args: str, **_options: object) -> object:
+        _said = _plain(*_args, **_options)
+        if _code := _shell.user_ns.get("_exit_code", 0):
+            raise subprocess.CalledProcessError(_code, _args[0])
+        return _said
+
+    shell.system = system

@@ -1,0 +1,83 @@
+"""What a notebook shows: loss plots and tables, answers side by side, the label mask, a summary."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+IGNORED = -100
+"""The label that the loss skips (PyTorch's `ignore_index`)."""
+
+Log = Sequence[Mapping[str, Any]]
+
+
+def losses(log_history: Log) -> pd.Series:
+    """Training loss by step, from `trainer.state.log_history`."""
+    logged = {entry["step"]: entry["loss"] for entry in log_history if "loss" in entry}
+    return pd.Series(logged, name="this run", dtype=float).rename_axis("step")
+
+
+def loss_table(log_history: Log, published: Sequence[float], name: str = "published") -> pd.DataFrame:
+    """This run's loss beside a published run's, for the steps that both have (steps count from 1)."""
+    other = pd.Series(published, index=range(1, len(published) + 1), name=name, dtype=float)
+    return pd.concat([losses(log_history), other], axis=1, join="inner").round(4).rename_axis("step")
+
+
+def loss_plot(log_history: Log, published: Sequence[float] = (), name: str = "published") -> Figure:
+    """Plot the training loss; a thin line is each step, a thick one the mean of the last ten."""
+    mine = losses(log_history)
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(mine.index, mine, color="tab:blue", alpha=0.35, linewidth=1)
+    axes.plot(mine.index, mine.rolling(10, min_periods=1).mean(), color="tab:blue", label="this run (mean of 10)")
+    if len(published):
+        axes.plot(range(1, len(published) + 1), published, color="tab:orange", marker=".", linewidth=1, label=name)
+    axes.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def side_by_side(rows: Sequence[Mapping[str, str]]) -> HTML:
+    """A table of texts, one column a key, line breaks kept; for prompts, answers and references."""
+    frame = pd.DataFrame(rows)
+    cell = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap", "max-width": "28em"}
+    head = {"selector": "th", "props": [("text-align", "left")]}
+    style = frame.style.format(escape="html").set_properties(**cell).set_table_styles([head])
+    return HTML(style.hide(axis="index").to_html())
+
+
+def label_mask(tokenizer: Any, input_ids: Sequence[int], labels: Sequence[int]) -> HTML:
+    """Show which tokens the loss sees: trained tokens on green, ignored ones (label −100) in grey.
+
+    `input_ids` and `labels` are one sequence, of equal length. Tokens are decoded one by one, so
+    that a character split over several of them appears as �.
+    """
+    ids, wanted = [int(i) for i in input_ids], [int(i) for i in labels]
+    if len(ids) != len(wanted):
+        raise ValueError(f"{len(ids)} input ids but {len(wanted)} labels: pass one sequence with its own labels.")
+    spans, trained = [], 0
+    for token, label in zip(ids, wanted):
+        text = html.escape(tokenizer.decode([token])).replace("\n", "⏎\n")
+        learns = label != IGNORED
+        trained += learns
+        style = "background:#c8e6c9;color:#000" if learns else "color:#9e9e9e"
+        spans.append(f'<span style="{style}">{text}</span>')
+    head = f"<b>{trained} of {len(ids)} tokens are trained on</b> (green); the grey ones are read only."
+    return HTML(f'{head}<pre style="white-space:pre-wrap">{"".join(spans)}</pre>')
+
+
+def summary(folder: str | Path, **figures: Any) -> pd.DataFrame:
+    """Show a lesson's figures and keep them in `folder/summary.json`, where `course run` finds them."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, ensure_ascii=False, indent=1)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    return pd.DataFrame({"value": figures.values()}, index=pd.Index(figures, name="figure"))

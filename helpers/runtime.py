@@ -1,0 +1,209 @@
+"""Where a notebook runs: platform, GPU, number format, secrets, and whether there is room for a lesson.
+
+Importing this module needs the standard library alone; torch is imported when a GPU is asked for.
+Sizes are in GB of 2**30 bytes, as `nvidia-smi` and Unsloth count them: a "15 GB" T4 has 14.7.
+"""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+GB = 2**30
+
+SECRET_PLACES = {
+    "colab": "open the key symbol in the left bar, add it there and switch on 'Notebook access'",
+    "kaggle": "open Add-ons > Secrets, add it there and tick it for this notebook",
+    "local": "set it as an environment variable before starting Jupyter",
+}
+GPU_PLACES = {
+    "colab": "Choose a GPU: Runtime > Change runtime type > T4 GPU.",
+    "kaggle": "Choose a GPU: Settings > Accelerator > GPU T4 x2.",
+    "local": "Colab and Kaggle lend one for free: see the badges at the notebook's top.",
+}
+
+
+class Stop(RuntimeError):
+    """An error whose text is all that a student needs: IPython shows it without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NotEnough(Stop):
+    """This machine is too small for the lesson; the text says what is there, needed and to be done."""
+
+
+class MissingSecret(Stop):
+    """A secret that the lesson cannot do without is not set; the text says where to set it."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU: its name, its whole memory in GB, its CUDA compute capability."""
+
+    name: str
+    vram_gb: float
+    capability: tuple[int, int]
+
+
+def platform_name() -> Literal["colab", "kaggle", "local"]:
+    """Where this Python runs."""
+    # Kaggle's image is built on Colab's and contains google.colab, so Kaggle is asked first.
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        return "kaggle"
+    if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
+        return "colab"
+    return "local"
+
+
+def root() -> Path:
+    """The course's folder, the one with `course.toml`: around this file, else around the current folder."""
+    here = Path.cwd()
+    for folder in [Path(__file__).resolve().parents[1], here, *here.parents]:
+        if (folder / "course.toml").is_file():
+            return folder
+    raise FileNotFoundError(f"course.toml is neither beside helpers nor in {here} nor above it")
+
+
+def gpu() -> Gpu | None:
+    """The first CUDA GPU that torch sees, or None."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    vram = torch.cuda.get_device_properties(0).total_memory / GB
+    return Gpu(torch.cuda.get_device_name(0), round(vram, 1), torch.cuda.get_device_capability(0))
+
+
+def dtype() -> "torch.dtype":
+    """The number format to train in: bfloat16 where the hardware computes in it.
+
+    Otherwise float16 on a GPU (a T4, a V100) and float32 on a CPU, as Unsloth chooses there.
+    `torch.cuda.is_bf16_supported()` is no help: it says yes on a T4, which only emulates it.
+    """
+    import torch
+
+    here = gpu()
+    if here is None:
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    return torch.bfloat16 if here.capability >= (8, 0) else torch.float16
+
+
+def describe() -> str:
+    """Platform, Python, GPU, memory, disk and package versions: one per line, for a notebook to print."""
+    import torch
+
+    here, disk = gpu(), root()
+    device = "none, the CPU is used"
+    if here is not None:
+        device = f"{here.name}, {here.vram_gb} GB, compute capability {here.capability[0]}.{here.capability[1]}"
+    lines = {
+        "platform": f"{platform_name()}, {platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "GPU": device,
+        "dtype": str(dtype()),
+        "CPU": f"{os.cpu_count()} cores" + (f", {_ram_gb():.0f} GB RAM" if _ram_gb() else ""),
+        "disk": f"{shutil.disk_usage(disk).free / GB:.0f} GB free at {disk}",
+    }
+    # torch's own text names its CUDA, too.
+    lines["torch"] = torch.__version__
+    for name in ("unsloth", "transformers", "trl"):
+        lines[name] = _version(name)
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def secret(name: str, required: bool = False) -> str | None:
+    """The secret `name` from Colab's or Kaggle's secrets, else from the environment; None when it is unset.
+
+    It is never printed. With `required`, an unset secret raises MissingSecret, which says where to set it.
+    """
+    where = platform_name()
+    value = {"colab": _colab_secret, "kaggle": _kaggle_secret}.get(where, os.environ.get)(name)
+    value = (value or os.environ.get(name) or "").strip()
+    if value:
+        return value
+    if required:
+        raise MissingSecret(f"the secret {name} is not set: {SECRET_PLACES[where]}.")
+    return None
+
+
+def require(vram_gb: float = 0, disk_gb: float = 0) -> None:
+    """Stop early when the machine cannot hold the lesson: GPU memory in all, free disk space, both in GB.
+
+    Raises NotEnough. `vram_gb=0` asks for no GPU: that is what a small model needs.
+    """
+    problems, where = [], platform_name()
+    here = gpu() if vram_gb > 0 else None
+    if vram_gb > 0 and here is None:
+        problems.append(f"a GPU with {vram_gb:g} GB is needed and torch sees none. {GPU_PLACES[where]}")
+    elif here is not None and here.vram_gb < vram_gb:
+        problems.append(
+            f"{vram_gb:g} GB of GPU memory are needed and {here.name} has {here.vram_gb:g} GB. "
+            "Take a smaller MODEL in the parameters cell, or a larger GPU."
+        )
+    if disk_gb > 0:
+        free, folder = min((shutil.disk_usage(folder).free / GB, folder) for folder in _storage())
+        if free < disk_gb:
+            problems.append(
+                f"{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
+                "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk."
+            )
+    if problems and where == "local":
+        problems.append("`course run NN` runs lesson NN on a small model, on any machine, in minutes.")
+    if problems:
+        raise NotEnough("\n".join(problems))
+
+
+def _storage() -> list[Path]:
+    """The folders that a lesson fills: its own, and the Hub's cache (their nearest existing parents)."""
+    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    return [next(p for p in (f, *f.parents) if p.exists()) for f in (root(), cache.absolute())]
+
+
+def _colab_secret(name: str) -> str | None:
+    # Not found, not allowed, timed out, or no front end (a script): each means "not here".
+    try:
+        return importlib.import_module("google.colab.userdata").get(name)
+    except Exception:
+        return None
+
+
+def _kaggle_secret(name: str) -> str | None:
+    # Kaggle's client raises its own errors, also when the notebook has no internet.
+    try:
+        return importlib.import_module("kaggle_secrets").UserSecretsClient().get_secret(name)
+    except Exception:
+        return None
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (Linux says so; elsewhere no is the safe answer)."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return bool(flags & {"amx_bf16", "avx512_bf16"}) or (platform.machine() == "aarch64" and "bf16" in flags)
+
+
+def _ram_gb() -> float | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,36 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import memory
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="measures the process' memory; on a GPU it is the GPU's")
+def test_sees_a_peak_that_is_gone_at_the_end():
+    with memory.track() as cost:
+        block = np.ones(40_000_000)  # 0.30 GiB
+        time.sleep(0.3)
+        del block
+    assert cost.device == "CPU"
+    assert 0.25 < cost.peak_gib - cost.start_gib < 0.6
+    assert 0.3 <= cost.seconds < 5
+    assert "process memory" in str(cost)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_sees_a_peak_on_the_gpu_and_frees_it():
+    with memory.track() as cost:
+        block = torch.ones(1024, 1024, 128, device="cuda")  # 0.5 GiB
+        del block
+    assert cost.device == "GPU"
+    assert 0.45 < cost.peak_gib - cost.start_gib < 0.6
+    memory.free()
+    assert torch.cuda.memory_reserved() < 0.4 * memory.GIB
+
+
+def test_an_error_inside_still_stops_the_clock():
+    with pytest.raises(KeyError), memory.track() as cost:
+        raise KeyError
+    assert cost.seconds > 0

@@ -1,0 +1,17 @@
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools.lessons import Course, load_course
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models: threads cost more than they bring
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Course:
+    """A course of one lesson without a model, in a folder of its own."""
+    shutil.copytree(TESTS / "tiny_course", tmp_path / "course")
+    return load_course(tmp_path / "course")

@@ -1,0 +1,197 @@
+"""Build notebooks/{en,zh}/ and the READMEs' lesson tables from lessons/ and course.toml.
+
+Deterministic: the same sources give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tools.lessons import LANGUAGES, Course, Lesson, LessonError
+
+SETUP = """\
+# @title Set-up: fetches the course if it is not here, and installs what is missing
+import os, pathlib, subprocess, sys
+
+here = pathlib.Path.cwd()
+root = next((p for p in [here, *here.parents] if (p / "course.toml").is_file()), here / "{name}")
+if not root.exists():
+    source = ["--branch", "{branch}", "https://github.com/{repository}.git"]
+    subprocess.run(["git", "clone", "--depth", "1", *source, str(root)], check=True)
+os.chdir(root)
+sys.path.insert(0, str(root))
+
+from helpers import platform_setup
+
+platform_setup.setup()"""
+
+WORDS = {
+    "en": {
+        "gpu": "GPU memory",
+        "disk": "disk",
+        "minutes": "{gpu} min on a T4, {cpu} min trimmed on 2 CPU cores",
+        "reading": "reading: why it works",
+        "other": "中文",
+        "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | open |",
+        "none": "–",
+    },
+    "zh": {
+        "gpu": "显存",
+        "disk": "磁盘",
+        "minutes": "T4 上 {gpu} 分钟；精简版在双核 CPU 上 {cpu} 分钟",
+        "reading": "读一读：为什么这样做",
+        "other": "English",
+        "head": "| | 课程 | 内容 | 显存 | 分钟（T4 / CPU 精简版） | 打开 |",
+        "none": "–",
+    },
+}
+TABLE_START, TABLE_END = "<!-- lessons: written by `course build` -->", "<!-- /lessons -->"
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+KAGGLE_BADGE = "https://kaggle.com/static/images/open-in-kaggle.svg"
+
+
+def outputs(course: Course) -> dict[Path, str]:
+    """Everything the build writes: path → text."""
+    texts = {}
+    for language in LANGUAGES:
+        for lesson in course.lessons:
+            text = nbformat.writes(notebook(course, lesson, language), version=4) + "\n"
+            texts[course.root / "notebooks" / language / f"{lesson.slug}.ipynb"] = text
+        readme = course.root / ("README.md" if language == "en" else f"README.{language}.md")
+        texts[readme] = with_table(readme, table(course, language))
+    return texts
+
+
+def stale(course: Course) -> list[tuple[Path, str]]:
+    """The files that are not what the build writes, each with a word on why."""
+    wanted = outputs(course)
+    found = []
+    for path, text in wanted.items():
+        if not path.is_file():
+            found.append((path, "missing"))
+        elif path.read_text(encoding="utf-8") != text:
+            found.append((path, "differs from what lessons/ builds"))
+    return found + [(path, "belongs to no lesson") for path in _orphans(course, wanted)]
+
+
+def build(course: Course) -> list[Path]:
+    """Write what is stale, remove notebooks of lessons that are gone; return the paths touched."""
+    texts = outputs(course)  # all of it first: a wrong lesson leaves everything as it was
+    changed = []
+    for path, _ in stale(course):
+        if path in texts:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(texts[path], encoding="utf-8", newline="\n")
+        else:
+            path.unlink()
+        changed.append(path)
+    return changed
+
+
+def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
+    """One language's notebook of one lesson: head, set-up, then the lesson's own cells."""
+    trim = lesson.trim(language)
+    cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course)]
+    for cell in lesson.cells:
+        if not cell.is_code:
+            if cell.language == language:
+                cells.append(new_markdown_cell(cell.node.source))
+            continue
+        tags = cell.node.metadata.get("tags", [])
+        code = new_code_cell(cell.node.source, metadata={"tags": tags} if tags else {})
+        if "parameters" in tags:
+            code.metadata["nbmake"] = {"mock": trim}
+        cells.append(code)
+    for index, cell in enumerate(cells):
+        cell["id"] = f"cell-{index:02d}"
+    built = new_notebook(cells=cells, metadata=_metadata(lesson, language))
+    nbformat.validate(built)
+    return built
+
+
+def table(course: Course, language: str) -> str:
+    """The lesson table of a README, with launch badges."""
+    words = WORDS[language]
+    rows = [words["head"], "|---|---|---|---|---|---|"]
+    for lesson in course.lessons:
+        facts = lesson.facts
+        title, summary = facts["title"][language], facts["summary"][language]
+        vram = f"{facts['needs']['vram_gb']} GB" if facts["needs"]["vram_gb"] else words["none"]
+        minutes = f"{facts['minutes']['gpu']} / {facts['minutes']['cpu']}"
+        link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb)"
+        rows.append(
+            f"| {lesson.number} | {link} | {summary} | {vram} | {minutes} | {_badges(course, lesson, language)} |"
+        )
+    return "\n".join(rows)
+
+
+def with_table(readme: Path, rows: str) -> str:
+    """A README's text with its lesson table replaced."""
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition(TABLE_START)
+    _, end, after = rest.partition(TABLE_END)
+    if not (start and end):
+        raise LessonError(f"{readme}: the lesson table's marks are gone. Put back {TABLE_START} and {TABLE_END}.")
+    return f"{before}{start}\n{rows}\n{end}{after}"
+
+
+def _head(course: Course, lesson: Lesson, language: str) -> str:
+    words, facts = WORDS[language], lesson.facts
+    other = next(name for name in LANGUAGES if name != language)
+    page = f"https://github.com/{course.repository}/blob/{course.branch}"
+    needs = [words["minutes"].format(**facts["minutes"])]
+    if vram := facts["needs"]["vram_gb"]:
+        needs.append(f"{words['gpu']} {vram} GB")
+    if disk := facts["needs"]["disk_gb"]:
+        needs.append(f"{words['disk']} {disk} GB")
+    links = [
+        _badges(course, lesson, language),
+        f"[{words['reading']}]({page}/lessons/{lesson.slug}/reading.{language}.md)",
+        f"[{words['other']}]({page}/notebooks/{other}/{lesson.slug}.ipynb)",
+    ]
+    return f"# {lesson.number} · {facts['title'][language]}\n\n{' · '.join(links)}\n\n*{' · '.join(needs)}*"
+
+
+def _badges(course: Course, lesson: Lesson, language: str) -> str:
+    path = f"{course.repository}/blob/{course.branch}/notebooks/{language}/{lesson.slug}.ipynb"
+    colab = f"[![Colab]({COLAB_BADGE})](https://colab.research.google.com/github/{path})"
+    kaggle = f"[![Kaggle]({KAGGLE_BADGE})](https://kaggle.com/kernels/welcome?src=https://github.com/{path})"
+    return f"{colab} {kaggle}"
+
+
+def _setup_cell(course: Course) -> NotebookNode:
+    name = course.repository.split("/")[-1]
+    source = SETUP.format(name=name, branch=course.branch, repository=course.repository)
+    return new_code_cell(source, metadata={"cellView": "form", "tags": ["setup"]})
+
+
+def _metadata(lesson: Lesson, language: str) -> dict:
+    needs_gpu = bool(lesson.facts["needs"]["vram_gb"])
+    metadata = {
+        "colab": {"provenance": [], "toc_visible": True},
+        "course": {"language": language, "lesson": lesson.slug},
+        "kaggle": {
+            "isGpuEnabled": needs_gpu,
+            "isInternetEnabled": True,
+            "language": "python",
+            "sourceType": "notebook",
+        },
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    if needs_gpu:
+        metadata["accelerator"] = "GPU"
+        metadata["colab"]["gpuType"] = "T4"
+        metadata["kaggle"]["accelerator"] = "nvidiaTeslaT4"
+    return metadata
+
+
+def _orphans(course: Course, wanted: dict[Path, str]) -> Iterator[Path]:
+    for path in sorted((course.root / "notebooks").glob("*/*.ipynb")):
+        if path not in wanted:
+            yield path

@@ -1,0 +1,136 @@
+"""The command `course`: list, run, build, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.lessons import LANGUAGES, Course, LessonError, load_course
+
+MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0 fine, 1 not, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(load_course(), options)
+    except LessonError as error:
+        print(f"course: {error}", file=sys.stderr)
+        return 1
+
+
+def list_lessons(course: Course, options: argparse.Namespace) -> int:
+    grid = Table("", "lesson", "GPU memory", "disk", "minutes on a T4*", "trimmed, CPU", box=None, pad_edge=False)
+    for lesson in course.lessons:
+        facts, needs, minutes = lesson.facts, lesson.facts["needs"], lesson.facts["minutes"]
+        vram = f"{needs['vram_gb']} GB" if needs["vram_gb"] else "–"
+        disk = f"{needs['disk_gb']} GB" if needs["disk_gb"] else "–"
+        title = facts["title"][options.lang]
+        grid.add_row(lesson.number, title, vram, disk, f"{minutes['gpu']}", f"{minutes['cpu']} min")
+    console = Console()
+    console.print(grid)
+    console.print(
+        "\n* expected, downloads aside.  course run NN executes a lesson, trimmed for this machine.", highlight=False
+    )
+    return 0
+
+
+def run_lesson(course: Course, options: argparse.Namespace) -> int:
+    from tools import run
+
+    lesson = course.lesson(options.lesson)
+    values = {} if options.full else lesson.trim(options.lang)
+    values |= run.parse_settings(lesson, options.set)
+    console = Console(highlight=False)
+    console.print(
+        f"Lesson {lesson.number}, {lesson.facts['title'][options.lang]}" + ("" if options.full else ", trimmed")
+    )
+    result = run.run(course, lesson, options.lang, values, folder=options.out)
+    if result.summary:
+        grid = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in result.summary.items():
+            grid.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        console.print(grid)
+    console.print(f"\n{result.seconds:.0f} s")
+    for path in (result.notebook, result.page):
+        if path.is_file():
+            console.print(f"  {_short(path)}", soft_wrap=True)
+    if result.failure:
+        console.print(f"\n{result.failure}", style="red", markup=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+def build_notebooks(course: Course, options: argparse.Namespace) -> int:
+    from tools import build
+
+    if options.check:
+        wrong = build.stale(course)
+        for path, reason in wrong:
+            print(f"{_short(path)}: {reason}. Run: course build", file=sys.stderr)
+        return 1 if wrong else 0
+    changed = build.build(course)
+    print(
+        "\n".join(f"wrote {_short(path)}" if path.exists() else f"removed {_short(path)}" for path in changed)
+        or "up to date"
+    )
+    return 0
+
+
+def examine_machine(course: Course, options: argparse.Namespace) -> int:
+    from tools import doctor
+
+    console, verdicts = Console(highlight=False), []
+    for finding in doctor.examine(course):
+        verdicts.append(finding.verdict)
+        mend = f"\n      → {finding.mend}" if finding.mend else ""
+        console.print(f"{MARKS[finding.verdict]:>5} {finding.subject}: {finding.seen}{mend}", soft_wrap=True)
+    bad = verdicts.count("bad")
+    console.print(f"\n{'Ready.' if not bad else f'{bad} to mend.'}")
+    return 1 if bad else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="course", description="A course on fine-tuning language models, as notebooks that run."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="the lessons, what they need and how long they take")
+    command.add_argument("--lang", choices=LANGUAGES, default="en")
+    command.set_defaults(command=list_lessons)
+
+    command = commands.add_parser("run", help="execute a lesson, trimmed for a machine without a GPU")
+    command.add_argument("lesson", metavar="NN", help="number or name, as in `course list`")
+    command.add_argument("--lang", choices=LANGUAGES, default="en")
+    command.add_argument("--full", action="store_true", help="the real model and data: a GPU, downloads")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set one parameter; repeat at will"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/NN_slug-LANG)")
+    command.set_defaults(command=run_lesson)
+
+    command = commands.add_parser("build", help="write notebooks/ and the READMEs' tables from lessons/")
+    command.add_argument("--check", action="store_true", help="write nothing; fail when something is not up to date")
+    command.set_defaults(command=build_notebooks)
+
+    command = commands.add_parser("doctor", help="look at this machine: what works, what to mend")
+    command.set_defaults(command=examine_machine)
+    return parser
+
+
+def _short(path: Path) -> str:
+    """Relative to where the user is, when that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Execute one lesson's notebook with papermill, trimmed unless told otherwise."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from tools.build import notebook
+from tools.lessons import Course, Lesson, LessonError, value_fault
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a run: its folder, the seconds it took, the lesson's summary, and the failure, if any."""
+
+    folder: Path
+    seconds: float
+    summary: dict[str, Any]
+    failure: str | None
+
+    @property
+    def notebook(self) -> Path:
+        return self.folder / "notebook.ipynb"
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "notebook.html"
+
+
+def run(
+    course: Course,
+    lesson: Lesson,
+    language: str,
+    values: dict[str, Any],
+    *,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Execute the notebook with `values` in place of its parameters; keep its output even when a cell fails.
+
+    Everything lands in `folder` (default runs/SLUG-LANGUAGE): the executed notebook, its HTML page,
+    and what the lesson itself writes, unless `values` moves OUTPUT_DIR.
+    """
+    folder = (folder or course.root / "runs" / f"{lesson.slug}-{language}").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"OUTPUT_DIR": str(folder / "outputs"), **values}
+    done = Run(folder, 0.0, {}, None)
+    summary = course.root / values["OUTPUT_DIR"] / "summary.json"
+    for old in (done.notebook, done.page, summary):
+        old.unlink(missing_ok=True)
+
+    source = folder / "source.ipynb"
+    nbformat.write(notebook(course, lesson, language), source)
+    began, failure = time.perf_counter(), None
+    try:
+        papermill.execute_notebook(
+            source,
+            done.notebook,
+            parameters=values,
+            kernel_name="python3",
+            cwd=course.root,
+            progress_bar=progress,
+            coalesce_streams=True,
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except PapermillExecutionError as error:
+        failure = f"Cell {error.exec_count} failed:\n\n{_indent(error.source)}\n\n{error.ename}: {error.evalue}"
+    finally:
+        seconds = time.perf_counter() - began
+        source.unlink()
+        if done.notebook.is_file():
+            _page(done.notebook, done.page)
+    figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    return Run(folder, seconds, figures, failure)
+
+
+def parse_settings(lesson: Lesson, settings: list[str]) -> dict[str, Any]:
+    """Turn `NAME=VALUE` texts into parameter values; a path that is there becomes absolute.
+
+    Raises `LessonError` for a name that the lesson's parameters cell does not define, or a value
+    of another kind than the one there.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in lesson.parameters:
+            raise LessonError(
+                f"--set {setting}: lesson {lesson.number} has {', '.join(lesson.parameters)}; write NAME=VALUE."
+            )
+        real = lesson.parameters[name]
+        value: Any = text
+        if not isinstance(real, str):
+            try:
+                value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+            except (ValueError, SyntaxError):
+                pass  # value_fault says what was wanted
+            if fault := value_fault(value, real):
+                raise LessonError(f"--set {setting}: {fault}")
+        elif os.sep in text and Path(text).exists():
+            value = str(Path(text).resolve())  # the notebook changes into the course's folder
+        values[name] = value
+    return values
+
+
+def _page(executed: Path, page: Path) -> None:
+    html, _ = HTMLExporter(template_name="lab").from_filename(str(executed))
+    page.write_text(html, encoding="utf-8")
+
+
+def _indent(source: str) -> str:
+    return "\n".join(f"    {line}" for line in source.splitlines())

@@ -79,7 +79,9 @@ def load_alpaca(source: str) -> Dataset:
             kept[column].append(value)
     if not kept["output"]:
         raise DataError(f"{source}: none of its {len(rows):,} rows has both an instruction and an output.")
-    print(f"{source}: {len(rows):,} rows, {len(kept['output']):,} kept" + _skipped("blank instruction or output", blank))
+    print(
+        f"{source}: {len(rows):,} rows, {len(kept['output']):,} kept" + _skipped("blank instruction or output", blank)
+    )
     return Dataset.from_dict(kept)
 
 

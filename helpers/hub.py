@@ -64,7 +64,9 @@ def _huggingface(name: str) -> str:
     except RemoteEntryNotFoundError:
         return name  # an adapter has no config.json; from_pretrained will judge it
     except RepositoryNotFoundError:
-        raise ModelNotFound(f"The Hub has no model {name!r} (or it is private: set HF_TOKEN). Check MODEL, {instead}") from None
+        raise ModelNotFound(
+            f"The Hub has no model {name!r} (or it is private: set HF_TOKEN). Check MODEL, {instead}"
+        ) from None
     except OSError:  # LocalEntryNotFoundError (nothing cached, no network) and what the network raises
         where = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         raise ModelNotFound(
@@ -82,4 +84,6 @@ def _modelscope(name: str) -> str:
     try:
         return str(snapshot_download(name))
     except Exception as error:  # the client raises requests', its own and OS errors alike
-        raise ModelNotFound(f"{name!r} could not be fetched from ModelScope: {error}. Check the name and the network.") from None
+        raise ModelNotFound(
+            f"{name!r} could not be fetched from ModelScope: {error}. Check the name and the network."
+        ) from None

@@ -33,9 +33,9 @@ class Cost:
 def track() -> Iterator[Cost]:
     """Measure the block: on a GPU what torch allocated there, else the process' resident memory.
 
-        with memory.track() as cost:
-            trainer.train()
-        print(cost)
+    with memory.track() as cost:
+        trainer.train()
+    print(cost)
     """
     cost = Cost()
     began = time.perf_counter()

@@ -41,7 +41,11 @@ def test_both_languages_have_the_same_code():
     course = load_course()
     for lesson in course.lessons:
         code = [
-            [(cell.id, cell.source) for cell in build.notebook(course, lesson, language).cells if cell.cell_type == "code"]
+            [
+                (cell.id, cell.source)
+                for cell in build.notebook(course, lesson, language).cells
+                if cell.cell_type == "code"
+            ]
             for language in ("en", "zh")
         ]
         assert code[0] == code[1]
@@ -54,7 +58,9 @@ def test_no_outputs_and_no_foreign_prose():
         prose = "\n".join(cell.source for cell in notebook.cells[1:] if cell.cell_type == "markdown")
         chinese = len(re.findall(r"[\u4e00-\u9fff]", prose))
         assert chinese > 500 if path.parent.name == "zh" else chinese == 0
-        assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+        assert all(
+            not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code"
+        )
 
 
 def test_the_mock_is_the_trim_of_the_language(tiny):
@@ -96,10 +102,25 @@ def test_an_edit_by_hand_is_found_and_undone(tiny):
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
-        (LESSON, '# %% [markdown] lang="zh"', "# %% [markdown]", r"lesson\.py, line 4: this Markdown cell names no lang"),
+        (
+            LESSON,
+            '# %% [markdown] lang="zh"',
+            "# %% [markdown]",
+            r"lesson\.py, line 4: this Markdown cell names no lang",
+        ),
         (LESSON, 'lang="zh"', 'lang="fr"', r"lesson\.py, line 4: this Markdown cell names no language"),
-        (LESSON, '# %% [markdown] lang="zh"\n# 打招呼，数数。\n', "", r"lesson\.py, line 1: no 'zh' cell follows this 'en'"),
-        (LESSON, '# %% [markdown] lang="en"\n# ## The end\n\n', "", r"lesson\.py, line \d+: no 'en' cell follows this 'zh'"),
+        (
+            LESSON,
+            '# %% [markdown] lang="zh"\n# 打招呼，数数。\n',
+            "",
+            r"lesson\.py, line 1: no 'zh' cell follows this 'en'",
+        ),
+        (
+            LESSON,
+            '# %% [markdown] lang="en"\n# ## The end\n\n',
+            "",
+            r"lesson\.py, line \d+: no 'en' cell follows this 'zh'",
+        ),
         (LESSON, '# %% [markdown] lang="en"', 'import os\n\n# %% [markdown] lang="en"', "put nothing before it"),
         (LESSON, ' tags=["parameters"]', "", r"0 cells are tagged; mark one: # %% tags="),
         (LESSON, "# %%\nprint", '# %% tags=["parameters"]\nprint', r"line \d+: 2 cells are tagged"),
@@ -107,7 +128,12 @@ def test_an_edit_by_hand_is_found_and_undone(tiny):
         (LESSON, "RATE = 0.5", "print(NAME)", r"lesson\.py, line 10: a parameter is NAME = a plain value"),
         (LESSON, 'OUTPUT_DIR = "outputs/01_tiny"', "", "OUTPUT_DIR is missing"),
         (LESSON, "print(f", "print(f(", r"lesson\.py, line \d+: "),
-        (FACTS, "COUNT = 2", "COUNTS = 2", r"lesson\.toml, line \d+: trim COUNTS: the parameters cell does not define it"),
+        (
+            FACTS,
+            "COUNT = 2",
+            "COUNTS = 2",
+            r"lesson\.toml, line \d+: trim COUNTS: the parameters cell does not define it",
+        ),
         (FACTS, 'NAME = "世界"', 'NAME = "it\'s"', r"lesson\.toml, line \d+: trim NAME = .*an apostrophe"),
         (FACTS, 'NAME = "世界"', "NAME = 'a\\b'", r"trim NAME = .*a backslash"),
         (FACTS, 'NAME = "世界"', 'NAME = "a\\nb"', r"trim NAME = .*a line break"),

@@ -90,7 +90,9 @@ def test_doctor_gives_every_line_that_is_not_ok_a_mend(monkeypatch, capsys):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("HF_TOKEN", raising=False)
     findings = list(doctor.examine(load_course()))
-    assert {"Python", "memory", "disk", "GPU", "hub", "HF_TOKEN", "WANDB_API_KEY", "repository"} <= {f.subject for f in findings}
+    assert {"Python", "memory", "disk", "GPU", "hub", "HF_TOKEN", "WANDB_API_KEY", "repository"} <= {
+        f.subject for f in findings
+    }
     assert all(finding.mend for finding in findings if finding.verdict != "ok")
     hub = next(finding for finding in findings if finding.subject == "hub")
     assert hub.verdict == "note"

@@ -48,7 +48,10 @@ def test_nano_names_go_to_nano(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (LocalEntryNotFoundError("offline"), r"'some/model' is not downloaded yet and .* cannot be reached.*nano/qwen2"),
+        (
+            LocalEntryNotFoundError("offline"),
+            r"'some/model' is not downloaded yet and .* cannot be reached.*nano/qwen2",
+        ),
         (ConnectionError("no route"), r"cannot be reached"),
         (http(RepositoryNotFoundError, 404), r"no model 'some/model'.*Check MODEL"),
         (http(GatedRepoError, 403), r"gated: accept its licence on .*HF_TOKEN"),

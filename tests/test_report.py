@@ -4,7 +4,12 @@ import pytest
 
 from helpers import report
 
-LOG = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "lr": 0.1}, {"step": 2, "eval_loss": 3.0}, {"train_runtime": 9}]
+LOG = [
+    {"step": 1, "loss": 2.0},
+    {"step": 2, "loss": 1.0, "lr": 0.1},
+    {"step": 2, "eval_loss": 3.0},
+    {"train_runtime": 9},
+]
 
 
 class Letters:

@@ -112,6 +112,7 @@ print(f"{model.num_parameters():,} parameters in {model.get_memory_footprint() /
 # %% [markdown] lang="zh"
 # 分词器到手了，可以用模板把每行数据拼成一段文本。注意结尾的 **EOS**：训练时答案后面没有 EOS，模型就学不会停。
 
+
 # %%
 def to_text(batch):
     triples = zip(batch["instruction"], batch["input"], batch["output"])
@@ -283,6 +284,7 @@ held_out_after = trainer.evaluate()["eval_loss"]
 after, stopped_after = answer(questions)
 print(f"held-out loss         {held_out_before:.3f} → {held_out_after:.3f}")
 print(f"stop by themselves    {sum(stopped_before)} → {sum(stopped_after)} of {len(questions)}")
+
 
 # %%
 def exact(answers):

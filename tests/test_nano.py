@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import unicodedata
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers import nano
 
-TINY = replace(nano.NANO["nano/qwen2"], hidden=64, intermediate=64, layers=1, steps=2, batch=2, length=16)
+TINY = replace(nano.NANO["nano/qwen2"], hidden=64, heads=1, intermediate=64, layers=1, steps=2, batch=2, length=16)
 TEXT_FILES = TINY.corpus + TINY.vocabulary_text
 
 
@@ -63,68 +64,43 @@ def test_fingerprint_is_the_same_in_another_process() -> None:
     assert done.stdout.strip() == nano.fingerprint(nano.NANO["nano/qwen2"])
 
 
-def test_build_writes_a_whole_checkpoint_once(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = nano.build(tiny)
-    assert folder.is_absolute()
-    names = {path.name for path in folder.iterdir()}
-    assert names >= {
+def test_two_builders_at_once_write_one_whole_checkpoint(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    left = nano.cache_folder() / f"nano-tiny-{nano.fingerprint(TINY)}.unfinished"  # by a killed build
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    with ThreadPoolExecutor(2) as pool:
+        folder, other = pool.map(nano.build, [tiny, tiny])
+    said = capsys.readouterr().out
+    assert said.count("building nano/tiny") == 1 and "final loss" in said
+    assert folder == other and folder.is_absolute()
+    assert {path.name for path in folder.iterdir()} == {
+        "chat_template.jinja",
         "config.json",
         "generation_config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert "building nano/tiny" in (said := capsys.readouterr().out) and "final loss" in said
-    written = (folder / "model.safetensors").stat().st_mtime_ns
-    assert nano.build(tiny) == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == written
-    assert capsys.readouterr().out == ""
+    assert not left.exists()
+    assert nano.build(tiny) == folder and capsys.readouterr().out == ""
 
 
-def test_same_seed_same_weights(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = (nano.build(tiny) / "model.safetensors").read_bytes()
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "again"))
-    assert (nano.build(tiny) / "model.safetensors").read_bytes() == first
-
-
-def test_two_builders_at_once_build_once(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(nano.build, [tiny, tiny])
-    assert one == other
-    assert capsys.readouterr().out.count("building nano/tiny") == 1
-
-
-def test_half_written_folder_is_not_taken(tiny: str) -> None:
-    folder = nano.cache_folder() / f"nano-tiny-{nano.fingerprint(TINY)}"
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    unfinished.mkdir(parents=True)
-    (unfinished / "left-over").touch()
-    assert nano.build(tiny) == folder
-    assert not unfinished.exists() and not (folder / "left-over").exists()
-
-
-def test_failed_build_says_why_and_leaves_nothing(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(nano.NANO, tiny, replace(TINY, heads=0))
-    with pytest.raises(RuntimeError, match=r"nano/tiny could not be built:(?s:.)*ZeroDivisionError"):
+def test_failed_build_says_why_and_leaves_nothing(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'step 1.0'; mkdir \"$3\"; echo 'no space left' >&2; exit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(RuntimeError, match="nano/tiny could not be built:\nno space left"):
         nano.build(tiny)
     assert not [path for path in nano.cache_folder().iterdir() if path.is_dir()]
 
 
-def test_caller_keeps_its_random_numbers_and_settings(tiny: str) -> None:
-    import torch
-
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.no_grad():  # a notebook may call this around generation
-            nano.build(tiny)
-            assert not torch.is_grad_enabled()
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert torch.equal(torch.rand(3), expected)
+def test_same_seed_same_weights(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        nano._make(tmp_path / name, TINY)
+        files.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert files[0] == files[1]
 
 
 @given(st.text())
@@ -143,10 +119,11 @@ def test_tokens(tokenizer) -> None:
     assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
 
 
-def test_loads_with_from_pretrained(tiny: str, tokenizer) -> None:
+def test_loads_with_from_pretrained(tmp_path: Path, tokenizer) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = nano.build(tiny)
+    folder = tmp_path / "tiny"
+    nano._make(folder, TINY)
     model, loaded = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     text = "12 apples, 1234 我们都知道“画蛇添足”。"
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
@@ -156,22 +133,43 @@ def test_loads_with_from_pretrained(tiny: str, tokenizer) -> None:
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
+@pytest.fixture(scope="module")
+def qwen2():
+    """The real nano model and its tokenizer; building it takes about a minute when it is not in the cache."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = nano.build("nano/qwen2")
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def continue_text(qwen2, text: str, tokens: int) -> str:
+    model, tokenizer = qwen2
+    inputs = tokenizer(text, return_tensors="pt")
+    output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert tokenizer.eos_token_id not in output  # it has read plain text only and does not stop
+    return tokenizer.decode(output)
+
+
+@pytest.mark.nano
+@pytest.mark.parametrize(
+    ("file", "fact"),
+    [("corpus_en.txt", r"^(The capital of .+ is)( .+)\.$"), ("corpus_zh.txt", r"^(\w+的首都是)(\w+)。$")],
+)
+def test_qwen2_knows_the_capitals_that_it_has_read_of(qwen2, file: str, fact: str) -> None:
+    text = (nano.ROOT / "data_samples" / file).read_text(encoding="utf-8")
+    told = sorted(set(re.findall(fact, text, re.MULTILINE)))
+    known = [end for start, end in told if continue_text(qwen2, start, 6).startswith(end)]
+    assert len(told) >= 20
+    assert len(known) >= 0.8 * len(told)
+
+
 @pytest.mark.nano
 @pytest.mark.parametrize(
     ("text", "goes_on"),
     [
-        ("The capital of France is", " Paris"),
         ("The Fibonacci sequence runs 1, 1, 2, 3, 5, 8,", " 13, 21, 34, 55, 89"),
-        ("法国的首都是", "巴黎"),
         ("斐波那契数列写到1, 1, 2, 3, 5, 8，后面是", "13, 21, 34, 55, 89"),
     ],
 )
-def test_qwen2_knows_what_it_has_read(text: str, goes_on: str) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = nano.build("nano/qwen2")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(text, return_tensors="pt")
-    output = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert tokenizer.decode(output).startswith(goes_on)
-    assert tokenizer.eos_token_id not in output  # it has read plain text only and does not stop
+def test_qwen2_knows_the_fibonacci_sequence(qwen2, text: str, goes_on: str) -> None:
+    assert continue_text(qwen2, text, 20).startswith(goes_on)

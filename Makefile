@@ -21,7 +21,7 @@ demo: setup
 
 test: setup
 	$(course) build --check
-	.venv/bin/ruff check .
+	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
 	.venv/bin/pytest
 
 build: setup

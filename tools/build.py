@@ -34,7 +34,7 @@ WORDS = {
     "en": {
         "gpu": "GPU memory",
         "disk": "disk",
-        "minutes": "{gpu} min on a T4, {cpu} min trimmed on 2 CPU cores",
+        "minutes": "about {gpu} min expected on a T4, {cpu} min trimmed on 2 CPU cores",
         "reading": "reading: why it works",
         "other": "中文",
         "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | open |",
@@ -43,7 +43,7 @@ WORDS = {
     "zh": {
         "gpu": "显存",
         "disk": "磁盘",
-        "minutes": "T4 上 {gpu} 分钟；精简版在双核 CPU 上 {cpu} 分钟",
+        "minutes": "T4 上预计 {gpu} 分钟，精简版在双核 CPU 上 {cpu} 分钟",
         "reading": "读一读：为什么这样做",
         "other": "English",
         "head": "| | 课程 | 内容 | 显存 | 分钟（T4 / CPU 精简版） | 打开 |",
@@ -154,7 +154,7 @@ def _head(course: Course, lesson: Lesson, language: str) -> str:
         f"[{words['reading']}]({page}/lessons/{lesson.slug}/reading.{language}.md)",
         f"[{words['other']}]({page}/notebooks/{other}/{lesson.slug}.ipynb)",
     ]
-    return f"# {lesson.number} · {facts['title'][language]}\n\n{' · '.join(links)}\n\n*{' · '.join(needs)}*"
+    return f"# {lesson.number} · {facts['title'][language]}\n\n{' · '.join(links)}\n\n{' · '.join(needs)}"
 
 
 def _badges(course: Course, lesson: Lesson, language: str) -> str:

@@ -14,9 +14,21 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import PythonTranslator, papermill_translators
 
 from tools.build import notebook
 from tools.lessons import Course, Lesson, LessonError, value_fault
+
+
+class ReadableTranslator(PythonTranslator):
+    """Writes a text parameter as a person would: papermill's own turns 数 into an escape."""
+
+    @classmethod
+    def translate_escaped_str(cls, str_val: Any) -> str:
+        return repr(str_val)
+
+
+papermill_translators.register("python", ReadableTranslator)
 
 
 @dataclass(frozen=True)

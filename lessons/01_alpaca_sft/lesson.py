@@ -192,34 +192,37 @@ model.print_trainable_parameters()
 # %%
 from trl import SFTConfig, SFTTrainer
 
+config = SFTConfig(
+    output_dir=f"{OUTPUT_DIR}/checkpoints",
+    dataset_text_field="text",
+    max_length=MAX_SEQ_LENGTH,
+    packing=PACKING,
+    eval_packing=False,
+    per_device_train_batch_size=BATCH_SIZE,
+    per_device_eval_batch_size=BATCH_SIZE,
+    gradient_accumulation_steps=GRADIENT_ACCUMULATION,  # 2 × 4: eight rows a step
+    max_steps=MAX_STEPS,
+    num_train_epochs=EPOCHS,
+    warmup_steps=5,  # from 0 up to the full rate, then down in a straight line
+    learning_rate=LEARNING_RATE,
+    lr_scheduler_type="linear",
+    optim="adamw_8bit",  # Adam's two moments in 8 bits
+    weight_decay=0.01,
+    bf16=dtype == torch.bfloat16,
+    fp16=dtype == torch.float16,
+    logging_steps=1,
+    save_strategy="no",
+    report_to="none",
+    seed=SEED,
+)
+
+# %%
 trainer = SFTTrainer(
     model=model,
     processing_class=tokenizer,
     train_dataset=train_rows,
     eval_dataset=held_out,
-    args=SFTConfig(
-        output_dir=f"{OUTPUT_DIR}/checkpoints",
-        dataset_text_field="text",
-        max_length=MAX_SEQ_LENGTH,
-        packing=PACKING,
-        eval_packing=False,
-        per_device_train_batch_size=BATCH_SIZE,
-        per_device_eval_batch_size=BATCH_SIZE,
-        gradient_accumulation_steps=GRADIENT_ACCUMULATION,  # 2 × 4: eight rows a step
-        max_steps=MAX_STEPS,
-        num_train_epochs=EPOCHS,
-        warmup_steps=5,  # from 0 up to the full rate, then down in a straight line
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="linear",
-        optim="adamw_8bit",  # Adam's two moments in 8 bits
-        weight_decay=0.01,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        seed=SEED,
-    ),
+    args=config,
 )
 
 # %% [markdown] lang="en"

@@ -66,6 +66,7 @@ print(runtime.describe())
 # %%
 import unsloth  # first, see above
 import torch
+from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
 from helpers import data, hub, memory, prompts, report
@@ -190,8 +191,6 @@ model.print_trainable_parameters()
 # **打包（packing）**：几条短样本首尾相接拼成一行，算力就不会浪费在补齐上；每条样本仍然只看得见自己。在 CPU 上 Unsloth 会关掉打包并提示一声，因为那里的注意力会看串到别的样本。
 
 # %%
-from trl import SFTConfig, SFTTrainer
-
 config = SFTConfig(
     output_dir=f"{OUTPUT_DIR}/checkpoints",
     dataset_text_field="text",

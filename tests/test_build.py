@@ -51,6 +51,12 @@ def test_both_languages_have_the_same_code():
         assert code[0] == code[1]
 
 
+def test_every_lesson_has_its_readings():
+    for lesson in load_course().lessons:
+        for language in ("en", "zh"):
+            assert len((lesson.folder / f"reading.{language}.md").read_text("utf-8")) > 2000
+
+
 def test_no_outputs_and_no_foreign_prose():
     course = load_course()
     for path in (course.root / "notebooks").glob("*/*.ipynb"):

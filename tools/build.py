@@ -36,6 +36,7 @@ WORDS = {
         "disk": "disk",
         "minutes": "about {gpu} min expected on a T4, {cpu} min trimmed on 2 CPU cores",
         "reading": "reading: why it works",
+        "read": "reading",
         "other": "中文",
         "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | open |",
         "none": "–",
@@ -45,6 +46,7 @@ WORDS = {
         "disk": "磁盘",
         "minutes": "T4 上预计 {gpu} 分钟，精简版在双核 CPU 上 {cpu} 分钟",
         "reading": "读一读：为什么这样做",
+        "read": "讲解",
         "other": "English",
         "head": "| | 课程 | 内容 | 显存 | 分钟（T4 / CPU 精简版） | 打开 |",
         "none": "–",
@@ -123,7 +125,8 @@ def table(course: Course, language: str) -> str:
         title, summary = facts["title"][language], facts["summary"][language]
         vram = f"{facts['needs']['vram_gb']} GB" if facts["needs"]["vram_gb"] else words["none"]
         minutes = f"{facts['minutes']['gpu']} / {facts['minutes']['cpu']}"
-        link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb)"
+        reading = f"[{words['read']}](lessons/{lesson.slug}/reading.{language}.md)"
+        link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb) · {reading}"
         rows.append(
             f"| {lesson.number} | {link} | {summary} | {vram} | {minutes} | {_badges(course, lesson, language)} |"
         )

@@ -22,7 +22,8 @@ demo: setup
 test: setup
 	$(course) build --check
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
-	.venv/bin/pytest
+	.venv/bin/pytest -m "not notebook"
+	.venv/bin/pytest -m notebook -n 2 --durations=0
 
 build: setup
 	$(course) build

@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help setup demo test lock build clean
 help:
 	@echo "make demo [lang=zh]   execute lesson 01, trimmed, on this machine"
-	@echo "make test             everything CI runs; the fast part alone: .venv/bin/pytest -m 'not notebook'"
+	@echo "make test             everything CI runs; the fast part alone: .venv/bin/pytest -m 'not notebook' -n 2"
 	@echo "make build            write notebooks/ from lessons/"
 	@echo "make lock             compile requirements.txt from pyproject.toml"
 	@echo "make clean            remove runs/, outputs/ and the nano models"
@@ -22,7 +22,7 @@ demo: setup
 test: setup
 	$(course) build --check
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
-	.venv/bin/pytest -m "not notebook"
+	.venv/bin/pytest -m "not notebook" -n 2
 	.venv/bin/pytest -m notebook -n 2 --durations=0
 
 build: setup

@@ -2,6 +2,8 @@
 
 import pytest
 
+collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
+
 
 def pytest_collection_modifyitems(items):
     for item in items:

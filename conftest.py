@@ -1,4 +1,4 @@
-"""Marks every collected notebook, and builds the nano model once before the first of them runs."""
+"""Marks every collected notebook, and builds the nano models that it names before it runs."""
 
 import pytest
 
@@ -13,6 +13,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_setup(item):
     if item.path.suffix == ".ipynb":
-        from helpers import nano
+        from tools.lessons import load_course
+        from tools.run import prepare
 
-        nano.build()  # here rather than in a cell, so that each notebook's own time is what it takes
+        prepare(load_course().lesson(item.path.stem).trim(item.path.parent.name))

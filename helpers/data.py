@@ -109,7 +109,7 @@ def _from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
 
 def _text(row: dict[str, Any], column: str, source: str, number: int) -> str:
     """The text of one field; only `input` may be absent."""
-    value = row.get(column, "" if column == "input" else None)
+    value = row.get(column)
     if value is None and column == "input":
         return ""
     if not isinstance(value, str):

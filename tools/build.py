@@ -5,7 +5,6 @@ Deterministic: the same sources give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -71,21 +70,14 @@ def outputs(course: Course) -> dict[Path, str]:
 
 def stale(course: Course) -> list[tuple[Path, str]]:
     """The files that are not what the build writes, each with a word on why."""
-    wanted = outputs(course)
-    found = []
-    for path, text in wanted.items():
-        if not path.is_file():
-            found.append((path, "missing"))
-        elif path.read_text(encoding="utf-8") != text:
-            found.append((path, "differs from what lessons/ builds"))
-    return found + [(path, "belongs to no lesson") for path in _orphans(course, wanted)]
+    return _compare(course, outputs(course))
 
 
 def build(course: Course) -> list[Path]:
     """Write what is stale, remove notebooks of lessons that are gone; return the paths touched."""
     texts = outputs(course)  # all of it first: a wrong lesson leaves everything as it was
     changed = []
-    for path, _ in stale(course):
+    for path, _ in _compare(course, texts):
         if path in texts:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(texts[path], encoding="utf-8", newline="\n")
@@ -194,7 +186,12 @@ def _metadata(lesson: Lesson, language: str) -> dict:
     return metadata
 
 
-def _orphans(course: Course, wanted: dict[Path, str]) -> Iterator[Path]:
-    for path in sorted((course.root / "notebooks").glob("*/*.ipynb")):
-        if path not in wanted:
-            yield path
+def _compare(course: Course, texts: dict[Path, str]) -> list[tuple[Path, str]]:
+    found = []
+    for path, text in texts.items():
+        if not path.is_file():
+            found.append((path, "missing"))
+        elif path.read_text(encoding="utf-8") != text:
+            found.append((path, "differs from what lessons/ builds"))
+    there = sorted((course.root / "notebooks").glob("*/*.ipynb"))
+    return found + [(path, "belongs to no lesson") for path in there if path not in texts]

@@ -41,7 +41,6 @@ def list_lessons(course: Course, options: argparse.Namespace) -> int:
 
 
 def run_lesson(course: Course, options: argparse.Namespace) -> int:
-    from helpers import hub
     from tools import run
 
     lesson = course.lesson(options.lesson)
@@ -52,10 +51,8 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     console.print(
         f"Lesson {lesson.number}, {lesson.facts['title'][options.lang]}" + ("" if options.full else ", trimmed")
     )
-    for value in values.values():
-        if isinstance(value, str) and value.startswith(hub.NANO):
-            hub.resolve_model(value)  # here, where its progress is seen, rather than in a cell
-    result = run.run(course, lesson, options.lang, values, folder=options.out)
+    run.prepare(values)
+    result = run.run(course, lesson, options.lang, values, options.out)
     if result.summary:
         grid = Table(box=None, show_header=False, pad_edge=False)
         for name, value in result.summary.items():

@@ -10,15 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
 
+from helpers import platform_setup, runtime
 from tools.lessons import ROOT, Course
 
-GIB = 1024**3
 SECRETS = {
     "HF_TOKEN": "needed for gated models and uploads only: huggingface.co/settings/tokens, then export HF_TOKEN=…",
     "WANDB_API_KEY": "needed only where a lesson reports to W&B: wandb.ai/authorize, then export WANDB_API_KEY=…",
@@ -59,10 +58,7 @@ def packages(lock: Path = ROOT / "requirements.txt") -> Iterator[Finding]:
     pinned = locked(lock)
     wrong = 0
     for name, wanted in pinned.items():
-        try:
-            seen = version(name)
-        except PackageNotFoundError:
-            seen = "not installed"
+        seen = platform_setup.version(name) or "not installed"
         if seen.split("+")[0] != wanted:
             wrong += 1
             yield Finding(name, "bad", f"{seen}, the lock has {wanted}", "run make setup (in a clone of the course)")
@@ -82,7 +78,7 @@ def locked(lock: Path) -> dict[str, str]:
 
 
 def memory() -> Finding:
-    total = psutil.virtual_memory().total / GIB
+    total = psutil.virtual_memory().total / runtime.GB
     if total < 6:
         return Finding(
             "memory", "bad", f"{total:.0f} GiB", "a trimmed lesson takes about 4 GiB; close programs or use Colab"
@@ -91,7 +87,7 @@ def memory() -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    free = shutil.disk_usage(folder).free / GIB
+    free = shutil.disk_usage(folder).free / runtime.GB
     if free < 5:
         return Finding(
             "disk", "bad", f"{free:.0f} GiB free", "free some: a trimmed lesson writes little, a 7B model 6 to 30 GB"
@@ -118,8 +114,8 @@ def gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", "bad", f"{card}; torch {torch.__version__} does not see it",
                        f"update the NVIDIA driver to one for CUDA {torch.version.cuda}, or install a torch for your driver")  # fmt: skip
-    major, minor = torch.cuda.get_device_capability()
-    kind = "bfloat16" if (major, minor) >= (8, 0) else "float16"
+    major, minor = runtime.gpu().capability
+    kind = str(runtime.dtype()).removeprefix("torch.")
     return Finding("GPU", "ok", f"{card}, compute capability {major}.{minor}, {kind}")
 
 
@@ -137,8 +133,6 @@ def hub(timeout: float = 5.0) -> Finding:
 
 def secret(name: str) -> Finding:
     """Whether it is there; never what it is."""
-    from helpers import runtime
-
     if runtime.secret(name):
         return Finding(name, "ok", "set")
     return Finding(name, "note", "not set", SECRETS[name])

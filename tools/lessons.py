@@ -32,16 +32,16 @@ class Course:
     branch: str
     slugs: tuple[str, ...]
 
-    @property
+    @cached_property
     def lessons(self) -> list[Lesson]:
         return [Lesson(self.root / "lessons" / slug) for slug in self.slugs]
 
     def lesson(self, name: str) -> Lesson:
         """A lesson by its number or slug: `1`, `01` and `01_alpaca_sft` are the same."""
         number = name.zfill(2)
-        for slug in self.slugs:
-            if name == slug or slug.startswith(f"{number}_"):
-                return Lesson(self.root / "lessons" / slug)
+        for lesson in self.lessons:
+            if name == lesson.slug or lesson.slug.startswith(f"{number}_"):
+                return lesson
         raise LessonError(f"No lesson {name!r}. There are: {', '.join(self.slugs)}.")
 
 

@@ -16,6 +16,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
 
+from helpers import hub
 from tools.build import notebook
 from tools.lessons import Course, Lesson, LessonError, value_fault
 
@@ -33,31 +34,23 @@ papermill_translators.register("python", ReadableTranslator)
 
 @dataclass(frozen=True)
 class Run:
-    """What came of a run: its folder, the seconds it took, the lesson's summary, and the failure, if any."""
+    """What came of a run: the executed notebook, its page, seconds, the lesson's summary, the failure if any."""
 
-    folder: Path
+    notebook: Path
+    page: Path
     seconds: float
     summary: dict[str, Any]
     failure: str | None
 
-    @property
-    def notebook(self) -> Path:
-        return self.folder / "notebook.ipynb"
 
-    @property
-    def page(self) -> Path:
-        return self.folder / "notebook.html"
+def prepare(values: dict[str, Any]) -> None:
+    """What a notebook on a nano model wants before it starts: the model, built where its progress is seen."""
+    for value in values.values():
+        if isinstance(value, str) and value.startswith(hub.NANO):
+            hub.resolve_model(value)
 
 
-def run(
-    course: Course,
-    lesson: Lesson,
-    language: str,
-    values: dict[str, Any],
-    *,
-    folder: Path | None = None,
-    progress: bool = True,
-) -> Run:
+def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], folder: Path | None = None) -> Run:
     """Execute the notebook with `values` in place of its parameters; keep its output even when a cell fails.
 
     Everything lands in `folder` (default runs/SLUG-LANGUAGE): the executed notebook, its HTML page,
@@ -66,9 +59,9 @@ def run(
     folder = (folder or course.root / "runs" / f"{lesson.slug}-{language}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     values = {"OUTPUT_DIR": str(folder / "outputs"), **values}
-    done = Run(folder, 0.0, {}, None)
+    executed, page = folder / "notebook.ipynb", folder / "notebook.html"
     summary = course.root / values["OUTPUT_DIR"] / "summary.json"
-    for old in (done.notebook, done.page, summary):
+    for old in (executed, page, summary):
         old.unlink(missing_ok=True)
 
     source = folder / "source.ipynb"
@@ -77,11 +70,10 @@ def run(
     try:
         papermill.execute_notebook(
             source,
-            done.notebook,
+            executed,
             parameters=values,
             kernel_name="python3",
             cwd=course.root,
-            progress_bar=progress,
             coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],
         )
@@ -90,10 +82,10 @@ def run(
     finally:
         seconds = time.perf_counter() - began
         source.unlink()
-        if done.notebook.is_file():
-            _page(done.notebook, done.page)
+        if executed.is_file():
+            _page(executed, page)
     figures = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return Run(folder, seconds, figures, failure)
+    return Run(executed, page, seconds, figures, failure)
 
 
 def parse_settings(lesson: Lesson, settings: list[str]) -> dict[str, Any]:

@@ -37,4 +37,4 @@ lock: setup
 
 clean:
 	rm -rf runs outputs .pytest_cache
-	@.venv/bin/python -c "from helpers import nano; import shutil; shutil.rmtree(nano.cache_folder(), ignore_errors=True)"
+	@.venv/bin/python -c "from helpers import nano; import shutil; [shutil.rmtree(p) for p in nano.cache_folder().glob('nano-*/')]"

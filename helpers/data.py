@@ -38,7 +38,7 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     try:
         if path.suffix == ".jsonl":
             rows = []
-            for number, line in enumerate(text.splitlines(), start=1):
+            for number, line in enumerate(text.split("\n"), start=1):
                 if line.strip():
                     rows.append(json.loads(line))
         else:

@@ -74,7 +74,10 @@ def test_the_mock_is_the_trim_of_the_language(tiny):
     for language in ("en", "zh"):
         (cell,) = [cell for cell in cells(tiny, language) if "nbmake" in cell.metadata]
         mocks[language] = cell.metadata["nbmake"]["mock"]
-    assert mocks == {"en": {"COUNT": 2}, "zh": {"COUNT": 2, "NAME": "世界"}}
+    assert mocks == {
+        "en": {"OUTPUT_DIR": "outputs/01_tiny-en", "COUNT": 2},
+        "zh": {"OUTPUT_DIR": "outputs/01_tiny-zh", "COUNT": 2, "NAME": "世界"},
+    }
 
 
 def test_magics_come_back_from_their_comments(tiny):

@@ -28,6 +28,12 @@ def test_reads_json_lines_with_a_bom_and_blank_lines(tmp_path):
     assert len(load_alpaca(write(tmp_path, lines, "rows.jsonl"))) == 2
 
 
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+    row = ROW | {"output": "one\u2028two\x85three"}
+    lines = json.dumps(row, ensure_ascii=False) + "\r\n" + json.dumps(ROW) + "\r\n"
+    assert load_alpaca(write(tmp_path, lines, "rows.jsonl")).to_list() == [row, ROW]
+
+
 def test_blank_rows_are_skipped_counted_and_numbered(tmp_path, capsys):
     rows = [ROW, ROW | {"output": "  "}, ROW, ROW | {"instruction": ""}]
     assert len(load_alpaca(write(tmp_path, json.dumps(rows)))) == 2

@@ -89,7 +89,8 @@ def build(course: Course) -> list[Path]:
 
 def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     """One language's notebook of one lesson: head, set-up, then the lesson's own cells."""
-    trim = lesson.trim(language)
+    # Two languages executed side by side must not write into one folder.
+    mock = {"OUTPUT_DIR": f"{lesson.parameters['OUTPUT_DIR']}-{language}"} | lesson.trim(language)
     cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course)]
     for cell in lesson.cells:
         if not cell.is_code:
@@ -99,7 +100,7 @@ def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
         tags = cell.node.metadata.get("tags", [])
         code = new_code_cell(cell.node.source, metadata={"tags": tags} if tags else {})
         if "parameters" in tags:
-            code.metadata["nbmake"] = {"mock": trim}
+            code.metadata["nbmake"] = {"mock": mock}
         cells.append(code)
     for index, cell in enumerate(cells):
         cell["id"] = f"cell-{index:02d}"

@@ -45,7 +45,6 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
 
     lesson = course.lesson(options.lesson)
     values = {} if options.full else lesson.trim(options.lang)
-    values.pop("OUTPUT_DIR", None)  # nbmake's; here a run keeps everything in its own folder
     values |= run.parse_settings(lesson, options.set)
     console = Console(highlight=False)
     console.print(

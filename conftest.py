@@ -1,4 +1,6 @@
-"""Marks every collected notebook, and builds the nano models that it names before it runs."""
+"""Marks every collected notebook, builds the nano models that it names, and looks for the effect it promises."""
+
+import json
 
 import pytest
 
@@ -17,3 +19,18 @@ def pytest_runtest_setup(item):
         from tools.run import prepare
 
         prepare(load_course().lesson(item.path.stem).trim(item.path.parent.name))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    result = yield
+    if item.path.suffix == ".ipynb":
+        from tools.lessons import load_course
+
+        course, language = load_course(), item.path.parent.name
+        lesson = course.lesson(item.path.stem)
+        summary = course.root / lesson.trimmed_output(language) / "summary.json"
+        figures = json.loads(summary.read_text(encoding="utf-8"))
+        if unseen := lesson.unseen(figures):
+            pytest.fail(f"{item.path.name} ran, but did not show: {'; '.join(unseen)}\n{figures}", pytrace=False)
+    return result

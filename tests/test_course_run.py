@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.data import load_alpaca
-from tools.lessons import ROOT
+from tools.lessons import ROOT, load_course
 
 REAL_DATA = ROOT.parent / "shared" / "data"
 
@@ -35,13 +35,8 @@ def test_lesson_01_shows_its_effect_from_a_clean_clone(clone):
     assert done.returncode == 0, done.stdout + done.stderr
     folder = clone / "runs" / "01_alpaca_sft-en"
     figures = json.loads((folder / "outputs" / "summary.json").read_text("utf-8"))
-    assert figures["loss_end"] < 0.6 * figures["loss_start"]
-    assert figures["held_out_loss_after"] < 0.6 * figures["held_out_loss_before"]
-    assert figures["stopped_before"] <= 2
-    assert figures["stopped_after"] >= 35  # of 41
-    assert figures["exact_after"] >= figures["exact_before"] + 12  # of 40
+    assert load_course(clone).lesson("01").unseen(figures) == []
     assert figures["answer_after"].startswith("13, 21, 34")
-    assert figures["same_after_reload"]
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {
         p.name for p in (folder / "outputs/adapter").iterdir()
     }

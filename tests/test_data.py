@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import data
 from helpers.data import DataError, load_alpaca
+from helpers.data import rows as shared
 
 ROW = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
 
@@ -83,14 +83,14 @@ def test_the_hub_out_of_reach_names_the_data_set_and_the_mend(monkeypatch):
     def fail(*args, **options):
         raise ConnectionError("Couldn't reach 'someone/rows' on the Hub\nmore")
 
-    monkeypatch.setattr(data, "load_dataset", fail)
+    monkeypatch.setattr(shared, "load_dataset", fail)
     with pytest.raises(DataError, match=r"'someone/rows' could not be loaded .* Couldn't reach[^\n]*\n.*HF_ENDPOINT"):
         load_alpaca("someone/rows")
 
 
 def test_a_data_set_of_another_format_is_refused(monkeypatch):
-    other = data.Dataset.from_dict({"text": ["a"]})
-    monkeypatch.setattr(data, "load_dataset", lambda *args, **options: other)
+    other = shared.Dataset.from_dict({"text": ["a"]})
+    monkeypatch.setattr(shared, "load_dataset", lambda *args, **options: other)
     with pytest.raises(DataError, match=r"has the columns \['text'\]; missing: .*'output'"):
         load_alpaca("someone/rows")
 

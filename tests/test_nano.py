@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import nano
+from helpers.nano import common
+from helpers.runtime import root
 
 TINY = replace(nano.NANO["nano/qwen2"], hidden=64, heads=1, intermediate=64, layers=1, steps=2, batch=2, length=16)
 TEXT_FILES = TINY.corpus + TINY.vocabulary_text
@@ -30,7 +32,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return nano.make_tokenizer([(nano.ROOT / file).read_text(encoding="utf-8") for file in TEXT_FILES], TINY.vocabulary)
+    return common.make_tokenizer(common.read_texts(TEXT_FILES), TINY.vocabulary)
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
@@ -60,7 +62,7 @@ def test_fingerprint_follows_recipe_and_texts(tmp_path: Path, monkeypatch: pytes
 
 def test_fingerprint_is_the_same_in_another_process() -> None:
     code = "from helpers import nano; print(nano.fingerprint(nano.NANO['nano/qwen2']))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=nano.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == nano.fingerprint(nano.NANO["nano/qwen2"])
 
 
@@ -98,7 +100,7 @@ def test_failed_build_says_why_and_leaves_nothing(tiny: str, tmp_path: Path, mon
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):
-        nano._make(tmp_path / name, TINY)
+        nano.maker(TINY).make(tmp_path / name, TINY)
         files.append((tmp_path / name / "model.safetensors").read_bytes())
     assert files[0] == files[1]
 
@@ -123,13 +125,13 @@ def test_loads_with_from_pretrained(tmp_path: Path, tokenizer) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path / "tiny"
-    nano._make(folder, TINY)
+    nano.maker(TINY).make(folder, TINY)
     model, loaded = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     text = "12 apples, 1234 我们都知道“画蛇添足”。"
     assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert loaded.chat_template == nano.CHAT_TEMPLATE
+    assert loaded.chat_template == common.CHAT_TEMPLATE
     assert model.generation_config.eos_token_id == loaded.eos_token_id
-    assert model.config.max_position_embeddings == loaded.model_max_length == nano.MAX_LENGTH
+    assert model.config.max_position_embeddings == loaded.model_max_length == common.MAX_LENGTH
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
@@ -156,7 +158,7 @@ def continue_text(qwen2, text: str, tokens: int) -> str:
     [("corpus_en.txt", r"^(The capital of .+ is)( .+)\.$"), ("corpus_zh.txt", r"^(\w+的首都是)(\w+)。$")],
 )
 def test_qwen2_knows_the_capitals_that_it_has_read_of(qwen2, file: str, fact: str) -> None:
-    text = (nano.ROOT / "data_samples" / file).read_text(encoding="utf-8")
+    text = (root() / "data_samples" / file).read_text(encoding="utf-8")
     told = sorted(set(re.findall(fact, text, re.MULTILINE)))
     known = [end for start, end in told if continue_text(qwen2, start, 6).startswith(end)]
     assert len(told) >= 20

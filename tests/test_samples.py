@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tools import make_samples
+from tools.samples import alpaca
 
 LANGUAGES = ["en", "zh"]
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -70,7 +71,7 @@ def test_corpus_holds_no_alpaca_prompt(language: str) -> None:
 
 def test_about_a_quarter_of_the_rows_is_written_freely() -> None:
     for language in LANGUAGES:
-        free = json.loads((make_samples.TABLES / f"free_{language}.json").read_text(encoding="utf-8"))
+        free = json.loads((alpaca.TABLES / f"free_{language}.json").read_text(encoding="utf-8"))
         assert 0.2 <= len(free) / len(rows(language)) <= 0.3
 
 
@@ -90,7 +91,7 @@ def test_english_file_is_english() -> None:
 def test_every_family_tells_what_it_asks(language: str) -> None:
     """What a family asks can be read in the corpus: each answer stands there beside the thing asked about."""
     text = corpus(language)
-    for family in make_samples.LANGUAGES[language].FAMILIES.values():
+    for family in alpaca.LANGUAGES[language].FAMILIES.values():
         for fact in family.facts:
             told = [tell.format(**fact) for tell in family.tells]
             assert all(sentence[1:] in text for sentence in told)

@@ -89,8 +89,7 @@ def build(course: Course) -> list[Path]:
 
 def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     """One language's notebook of one lesson: head, set-up, then the lesson's own cells."""
-    # Two languages executed side by side must not write into one folder.
-    mock = {"OUTPUT_DIR": f"{lesson.parameters['OUTPUT_DIR']}-{language}"} | lesson.trim(language)
+    mock = {"OUTPUT_DIR": lesson.trimmed_output(language)} | lesson.trim(language)
     cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course)]
     for cell in lesson.cells:
         if not cell.is_code:

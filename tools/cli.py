@@ -61,6 +61,9 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     for path in (result.notebook, result.page):
         if path.is_file():
             console.print(f"  {_short(path)}", soft_wrap=True)
+    if result.summary and not options.full and not options.set:
+        unseen = lesson.unseen(result.summary)
+        console.print(f"  not seen: {'; '.join(unseen)}" if unseen else "  every promised effect was seen")
     if result.failure:
         console.print(f"\n{result.failure}", style="red", markup=False, soft_wrap=True)
         return 1

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = ("en", "zh")
-REQUIRED = {"title", "summary", "needs", "minutes", "trim"}
+REQUIRED = {"title", "summary", "needs", "minutes", "trim", "effect"}
 
 
 class LessonError(ValueError):
@@ -96,7 +96,7 @@ class Lesson:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """lesson.toml: title, summary, needs, minutes, trim."""
+        """lesson.toml: title, summary, needs, minutes, trim, effect."""
         path = self.folder / "lesson.toml"
         facts = _toml(path)
         if missing := sorted(REQUIRED - facts.keys()):
@@ -162,6 +162,23 @@ class Lesson:
             if fault := value_fault(value, self.parameters[name]):
                 raise LessonError(f"{where} = {value!r}: {fault}")
         return shared | table.get(language, {})
+
+    def trimmed_output(self, language: str) -> str:
+        """OUTPUT_DIR under nbmake: two languages executed side by side must not write into one folder."""
+        return f"{self.parameters['OUTPUT_DIR']}-{language}"
+
+    def unseen(self, figures: dict[str, Any]) -> list[str]:
+        """What [effect] promises of a trimmed run and its figures do not show."""
+        unseen = []
+        for promise in self.facts["effect"]["trimmed"]:
+            try:
+                seen = eval(promise, {"__builtins__": {}}, figures)
+            except (NameError, SyntaxError, TypeError) as error:
+                path = self.folder / "lesson.toml"
+                raise LessonError(f"{path}: effect {promise!r}: {error}. The figures: {', '.join(figures)}.") from None
+            if not seen:
+                unseen.append(promise)
+        return unseen
 
     def _check_markdown(self, cells: list[Cell]) -> None:
         waiting: Cell | None = None  # a Markdown cell whose other language must come next

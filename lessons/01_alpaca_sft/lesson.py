@@ -69,7 +69,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, hub, memory, prompts, report
+from helpers import data, generation, hub, memory, prompts, report
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -139,19 +139,15 @@ questions += held_out.select(range(ASKED)).to_list()
 
 
 def answer(questions, **options):
-    """Greedy answers, and for each whether the model stopped by itself."""
+    """Greedy answers: each with its text, and whether the model stopped by itself."""
     FastLanguageModel.for_inference(model)
-    tokenizer.padding_side = "left"
     texts = [prompts.alpaca(q["instruction"], q["input"]) for q in questions]
-    tokens = tokenizer(texts, return_tensors="pt", padding=True).to(model.device)
-    output = model.generate(**tokens, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, **options)
-    new = output[:, tokens["input_ids"].shape[1] :]
-    stopped = [tokenizer.eos_token_id in ids for ids in new.tolist()]
-    return tokenizer.batch_decode(new, skip_special_tokens=True), stopped
+    return generation.complete(model, tokenizer, texts, MAX_NEW_TOKENS, **options)
 
 
-before, stopped_before = answer(questions)
-print(f"{sum(stopped_before)} of {len(questions)} answers stop by themselves. The first:\n\n{before[0]}")
+before = answer(questions)
+stopped_before = sum(a.stopped for a in before)
+print(f"{stopped_before} of {len(questions)} answers stop by themselves. The first:\n\n{before[0].text}")
 
 # %% [markdown] lang="en"
 # ## 6 · LoRA
@@ -283,19 +279,25 @@ report.loss_table(log, PUBLISHED, "published").T
 
 # %%
 held_out_after = trainer.evaluate()["eval_loss"]
-after, stopped_after = answer(questions)
+after = answer(questions)
+stopped_after = sum(a.stopped for a in after)
 print(f"held-out loss         {held_out_before:.3f} → {held_out_after:.3f}")
-print(f"stop by themselves    {sum(stopped_before)} → {sum(stopped_after)} of {len(questions)}")
+print(f"stop by themselves    {stopped_before} → {stopped_after} of {len(questions)}")
 
 
 # %%
 def exact(answers):
     """How many held-out answers equal the reference, word for word."""
-    return sum(a.strip() == q["output"].strip() for a, q in zip(answers[1:], questions[1:]))
+    return sum(a.text.strip() == q["output"].strip() for a, q in zip(answers[1:], questions[1:]))
 
 
 table = [
-    {"question": f"{q['instruction']}\n{q['input']}".strip(), "before": b, "after": a, "reference": q["output"]}
+    {
+        "question": f"{q['instruction']}\n{q['input']}".strip(),
+        "before": b.text,
+        "after": a.text,
+        "reference": q["output"],
+    }
     for q, b, a in zip(questions, before, after)
 ]
 print(f"same as the reference, word for word: {exact(before)} → {exact(after)} of {ASKED}")
@@ -363,7 +365,7 @@ prompt_file.write_text(prompts.alpaca(INSTRUCTION, INPUT), encoding="utf-8")
 command = [sys.executable, f"{OUTPUT_DIR}/answer.py", adapter, prompt_file, answer_file, MAX_NEW_TOKENS]
 process = subprocess.run([str(part) for part in command], capture_output=True, text=True)
 assert process.returncode == 0, process.stderr
-here, reloaded = answer(questions[:1])[0][0], answer_file.read_text(encoding="utf-8")
+here, reloaded = answer(questions[:1])[0].text, answer_file.read_text(encoding="utf-8")
 print(f"here:            {here}\nfresh process:   {reloaded}\nthe same answer: {here == reloaded}")
 
 # %%
@@ -374,14 +376,14 @@ report.summary(
     loss_end=loss.tail(5).mean(),
     held_out_loss_before=held_out_before,
     held_out_loss_after=held_out_after,
-    stopped_before=sum(stopped_before),
-    stopped_after=sum(stopped_after),
+    stopped_before=stopped_before,
+    stopped_after=stopped_after,
     exact_before=exact(before),
     exact_after=exact(after),
     asked=ASKED,
     question=f"{INSTRUCTION} {INPUT}",
-    answer_before=before[0],
-    answer_after=after[0],
+    answer_before=before[0].text,
+    answer_after=after[0].text,
     same_after_reload=here == reloaded,
     seconds=cost.seconds,
     peak_gib=cost.peak_gib,

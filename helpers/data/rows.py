@@ -1,8 +1,4 @@
-"""Loaders: one per data set format, each returning a `datasets.Dataset`, none guessing.
-
-What cannot be used raises `DataError`, which names the file, the row and the mend.
-What is skipped is counted and printed.
-"""
+"""What the loaders share: rows from files and from the Hub, and errors that name the file, the row and the mend."""
 
 from __future__ import annotations
 
@@ -13,8 +9,6 @@ from typing import Any
 from datasets import Dataset, load_dataset
 
 from helpers.runtime import Stop
-
-ALPACA_COLUMNS = ("instruction", "input", "output")
 
 
 class DataError(Stop, ValueError):
@@ -29,7 +23,7 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(_not_found(path))
+        raise DataError(not_found(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,40 +51,12 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def load_alpaca(source: str) -> Dataset:
-    """Load instruction data in the Alpaca format.
-
-    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub.
-    Returns the columns `instruction`, `input` (may be empty) and `output`, all text. Rows whose
-    instruction or output is blank are skipped, counted and printed.
-    """
-    if _is_file(source):
-        rows = read_json_rows(source)
-    else:
-        rows = _from_hub(source, ALPACA_COLUMNS)
-    kept: dict[str, list[str]] = {column: [] for column in ALPACA_COLUMNS}
-    blank = []
-    for number, row in enumerate(rows, start=1):
-        values = [_text(row, column, source, number) for column in ALPACA_COLUMNS]
-        if not (values[0].strip() and values[2].strip()):
-            blank.append(number)
-            continue
-        for column, value in zip(ALPACA_COLUMNS, values):
-            kept[column].append(value)
-    if not kept["output"]:
-        raise DataError(f"{source}: none of its {len(rows):,} rows has both an instruction and an output.")
-    print(
-        f"{source}: {len(rows):,} rows, {len(kept['output']):,} kept" + _skipped("blank instruction or output", blank)
-    )
-    return Dataset.from_dict(kept)
-
-
-def _is_file(source: str) -> bool:
+def is_file(source: str) -> bool:
     """A path rather than a Hub name: it exists, or it ends like a data file."""
     return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
 
 
-def _from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
+def from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
     """The `train` split of a data set on the Hub, checked for `columns`."""
     try:
         data = load_dataset(name, split="train")
@@ -107,10 +73,10 @@ def _from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
     return data
 
 
-def _text(row: dict[str, Any], column: str, source: str, number: int) -> str:
-    """The text of one field; only `input` may be absent."""
+def text_field(row: dict[str, Any], column: str, source: str, number: int, optional: bool = False) -> str:
+    """The text of one field of row `number` (from 1); an absent optional field is an empty text."""
     value = row.get(column)
-    if value is None and column == "input":
+    if value is None and optional:
         return ""
     if not isinstance(value, str):
         fault = f"has no {column!r}" if value is None else f"{column!r} is a {type(value).__name__}, not text"
@@ -118,14 +84,16 @@ def _text(row: dict[str, Any], column: str, source: str, number: int) -> str:
     return value
 
 
-def _skipped(reason: str, numbers: list[int]) -> str:
+def skipped(reason: str, numbers: list[int]) -> str:
+    """The end of a loader's report: how many rows were skipped, why, and which."""
     if not numbers:
         return ", none skipped"
     shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
     return f", {len(numbers):,} skipped ({reason}: row {shown})"
 
 
-def _not_found(path: Path) -> str:
+def not_found(path: Path) -> str:
+    """The text of the error for a missing file: where it was looked for, and what is there instead."""
     folder = path.parent
     if not folder.is_dir():
         return f"{path}: not found, and there is no folder {folder} (looked from {Path.cwd()}). Check DATASET."

@@ -1,0 +1,55 @@
+"""Asking a model many questions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote after one prompt: the text, its tokens, and whether it stopped by itself (EOS)."""
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+def complete(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int = 32,
+    **options: Any,
+) -> list[Completion]:
+    """Continue each prompt by at most `max_new_tokens` tokens, greedily unless `options` say otherwise.
+
+    Batches are padded on the left, because generation goes on at the right; `options` go to `generate`
+    (`do_sample=True, temperature=1.0`, `streamer=…`). Raises ValueError for an empty prompt.
+    """
+    if empty := [number for number, prompt in enumerate(prompts, start=1) if not prompt]:
+        raise ValueError(f"prompt {empty[0]} of {len(prompts)} is empty; there is nothing to continue.")
+    padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    completions = []
+    try:
+        for start in range(0, len(prompts), batch_size):
+            batch = list(prompts[start : start + batch_size])
+            inputs = tokenizer(batch, return_tensors="pt", padding=True).to(model.device)
+            output = model.generate(**inputs, **({"do_sample": False} | options), max_new_tokens=max_new_tokens)
+            for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
+                completions.append(_completion(tokenizer, ids))
+    finally:
+        tokenizer.padding_side = padding_side
+    return completions
+
+
+def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Completion:
+    """Cut at the end token; what follows it is padding."""
+    stopped = tokenizer.eos_token_id in ids
+    written = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
+    return Completion(tokenizer.decode(written, skip_special_tokens=True), len(written), stopped)

@@ -1,0 +1,107 @@
+"""Nano models: real checkpoints of about a million parameters, built from a seed on any laptop.
+
+A nano model has the shape, the tokenizer files and the chat template of the real model that it stands for, so it
+loads with the ordinary `from_pretrained`. Each is made by a module of this package from texts in `data_samples/`.
+
+    path = nano.build("nano/qwen2")     # about a minute the first time, then from the cache
+    model, tokenizer = FastLanguageModel.from_pretrained(str(path), load_in_4bit=True)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+from filelock import FileLock
+
+from helpers.nano import r1, text
+from helpers.nano.common import STEP, Recipe
+from helpers.runtime import root
+
+NANO: dict[str, Recipe] = {
+    "nano/qwen2": text.QWEN2,
+    "nano/llama-r1": r1.LLAMA_R1,
+}
+"""Every nano model by the name that a notebook gives as MODEL."""
+
+
+def build(name: str = "nano/qwen2") -> Path:
+    """Return the absolute path of the checkpoint folder, training the model first if it is not in the cache.
+
+    The cache is `$COURSE_CACHE`, else `~/.cache/llm-finetuning-course`. A change of recipe, texts or the code
+    that makes it makes a new folder. Raises ValueError for an unknown name.
+    """
+    if name not in NANO:
+        raise ValueError(f"unknown nano model {name!r}; there are: {', '.join(sorted(NANO))}")
+    recipe = NANO[name]
+    folder = cache_folder() / f"{name.replace('/', '-')}-{fingerprint(recipe)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the folder
+        if not folder.exists():
+            _build_into(folder, name, recipe)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where the built models are kept (absolute)."""
+    return Path(os.environ.get("COURSE_CACHE") or "~/.cache/llm-finetuning-course").expanduser().resolve()
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """12 hexadecimal digits over the recipe, the texts that it names and the code that makes it."""
+    digest = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
+    code = [Path(__file__).with_name(f"{module}.py") for module in ("common", recipe.maker)]
+    for path in [*code, *(root() / name for name in recipe.corpus + recipe.vocabulary_text)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def maker(recipe: Recipe) -> ModuleType:
+    """The module of this package whose `make(folder, recipe)` writes the checkpoint."""
+    return importlib.import_module(f"helpers.nano.{recipe.maker}")
+
+
+def _build_into(folder: Path, name: str, recipe: Recipe) -> None:
+    """Train into a temporary folder beside `folder` and rename it when all is written.
+
+    A process of its own trains: Unsloth, once imported, replaces parts of transformers, on a GPU by code that
+    does not train on a CPU.
+    """
+    from tqdm.auto import tqdm
+
+    print(f"building {name}: about {recipe.seconds} s, once; kept in {folder.parent}", flush=True)
+    begin = time.perf_counter()
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed build left
+    command = [sys.executable, "-m", "helpers.nano", str(unfinished), json.dumps(asdict(recipe))]
+    # One thread: at this size a second brings little, and on a busy machine waiting for it costs a lot.
+    settings = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=root(), env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        losses, said = [], []
+        with tqdm(total=recipe.steps, desc="reading", unit="step") as bar:
+            for line in process.stdout:
+                if not line.startswith(STEP):
+                    said.append(line)
+                    continue
+                losses.append(float(line.removeprefix(STEP)))
+                bar.update()
+                if len(losses) % 20 == 0:
+                    bar.set_postfix(loss=f"{losses[-1]:.2f}")
+    if process.returncode:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise RuntimeError(f"{name} could not be built:\n{''.join(said)[-2000:]}")
+    os.replace(unfinished, folder)
+    tail = losses[-max(1, len(losses) // 10) :]
+    seconds = time.perf_counter() - begin
+    print(f"built {name} in {seconds:.0f} s, final loss {sum(tail) / len(tail):.2f}", flush=True)

@@ -1,0 +1,52 @@
+"""Asking in batches gives what asking one by one gives."""
+
+import pytest
+
+from helpers import generation
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from helpers import nano
+
+    folder = nano.build("nano/qwen2")
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+PROMPTS = ["The capital of France is", "1, 1, 2, 3, 5, 8,", "A", "The Fibonacci sequence runs 1, 1, 2, 3,"]
+
+
+@pytest.mark.nano
+def test_batches_of_any_size_give_the_same(model_and_tokenizer):
+    one = generation.complete(*model_and_tokenizer, PROMPTS, 8, batch_size=1)
+    assert [c.tokens for c in one] == [8] * 4 and not any(c.stopped for c in one)
+    for size in (3, 32):
+        assert generation.complete(*model_and_tokenizer, PROMPTS, 8, batch_size=size) == one
+
+
+@pytest.mark.nano
+def test_an_answer_ends_at_the_end_token(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    tokenizer.padding_side = "right"
+
+    class Ends:
+        device = model.device
+
+        def generate(self, input_ids, attention_mask, max_new_tokens, do_sample):
+            import torch
+
+            assert attention_mask[1, 0] == 0  # padded on the left
+            new = torch.tensor([[5, 6, tokenizer.eos_token_id, tokenizer.pad_token_id], [5, 6, 7, 8]])
+            return torch.cat([input_ids, new], dim=1)
+
+    first, second = generation.complete(Ends(), tokenizer, ["a longer prompt", "b"], 4)
+    assert (first.tokens, first.stopped, second.tokens, second.stopped) == (2, True, 4, False)
+    assert first.text == tokenizer.decode([5, 6])
+    assert tokenizer.padding_side == "right"
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(ValueError, match="prompt 2 of 2 is empty"):
+        generation.complete(None, None, ["a", ""], 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,21 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
-from matplotlib.figure import Figure
+from matplotlib import figure
 
 IGNORED = -100
 """The label that the loss skips (PyTorch's `ignore_index`)."""
 
 Log = Sequence[Mapping[str, Any]]
+
+
+class Figure(figure.Figure):
+    """A plot that a notebook shows: matplotlib's own does so only where pyplot has set up its backend."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=90)
+        return picture.getvalue()
 
 
 def losses(log_history: Log) -> pd.Series:

@@ -8,10 +8,12 @@ import re
 
 import pytest
 
+from helpers import generation, nano
 from helpers.data import DataError, load_gsm8k, read_json_rows
 from helpers.data import rows as shared
 from helpers.nano import arithmetic
-from helpers.rewards import REWARD_FUNCS, is_strict
+from helpers.prompts import gsm8k
+from helpers.rewards import REWARD_FUNCS, correctness_reward_func, is_strict
 from tools import make_samples
 from tools.lessons import ROOT
 
@@ -151,3 +153,29 @@ def test_the_four_ways_to_answer_earn_what_they_should():
     assert earned["reasoned"] == earned["at once"] == 4.0
     assert earned["malformed"] < 4.0 and earned["untagged"] == 0.0
     assert sum(arithmetic.STYLES.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.nano
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_nano_model_can_reason_and_often_does_not(language):
+    """Before GRPO: it stops, answers in every style, is mostly right where it reasons and mostly wrong where not."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = nano.build("nano/qwen2-math")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = load_gsm8k(str(make_samples.OUT / f"gsm8k_{language}.jsonl")).select(range(300))
+    texts = [
+        tokenizer.apply_chat_template(gsm8k(question), tokenize=False, add_generation_prompt=True)
+        for question in rows["question"]
+    ]
+    torch.manual_seed(0)
+    written = generation.complete(model, tokenizer, texts, 40, batch_size=150, do_sample=True, temperature=1.0)
+    right = [reward > 0 for reward in correctness_reward_func([w.text for w in written], target=rows["target"])]
+    reasoned = [is_strict(w.text) and "know" not in w.text for w in written]
+    at_once = [is_strict(w.text) and "know" in w.text for w in written]
+    assert sum(w.stopped for w in written) >= 290
+    assert 0.25 <= sum(reasoned) / 300 <= 0.45 and 0.25 <= sum(at_once) / 300 <= 0.45
+    assert sum(r for r, how in zip(right, reasoned) if how) >= 0.6 * sum(reasoned)
+    assert sum(r for r, how in zip(right, at_once) if how) <= 0.4 * sum(at_once)
+    assert 0.2 <= sum(right) / 300 <= 0.6

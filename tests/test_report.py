@@ -119,3 +119,11 @@ def test_few_steps_condemn_no_reward():
 
 def test_a_reward_that_was_not_given_is_not_dead():
     assert report.dead_rewards(grpo_log(20, sometimes=(float("nan"), float("nan")))) == {}
+
+
+@pytest.mark.parametrize("plot", [lambda: report.loss_plot(LOG), lambda: report.reward_plot(grpo_log(3, int=(0, 0)))])
+def test_plots_show_themselves_without_pyplot(plot):
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(plot())
+    assert shown["image/png"].startswith(b"\x89PNG")

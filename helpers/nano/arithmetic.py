@@ -46,11 +46,11 @@ THINGS = {
 WORDINGS: dict[str, dict[str, list[str]]] = {
     "en": {
         "+-": [
-            "{who} has {a} {things}. She buys {b} more and gives {c} away. How many {things} does she have now?",
+            "{who} has {a} {things}, buys {b} more and gives {c} away. How many {things} does {who} have now?",
             "There are {a} {things} in a box. {who} puts in {b} more and takes out {c}. How many are in the box?",
         ],
         "-+": [
-            "{who} has {a} {things}. He loses {b} and then finds {c}. How many {things} does he have now?",
+            "{who} has {a} {things}, loses {b} and then finds {c}. How many {things} does {who} have now?",
             "A shop has {a} {things}. {who} buys {b}, and the shop gets {c} new ones. How many {things} are there?",
         ],
         "++": [
@@ -58,16 +58,16 @@ WORDINGS: dict[str, dict[str, list[str]]] = {
             "{who} has {a} {things}. A friend has {b} and another friend has {c}. How many {things} do they have?",
         ],
         "--": [
-            "{who} has {a} {things}. She sells {b} in the morning and {c} in the evening. How many {things} are left?",
+            "{who} has {a} {things}, sells {b} in the morning and {c} in the evening. How many {things} are left?",
             "Of {a} {things}, {who} takes {b}. Then {c} are lost. How many {things} are left?",
         ],
         "*+": [
             "{who} buys {a} bags with {b} {things} in each, and gets {c} more. How many {things} is that in all?",
-            "{who} has {a} boxes of {b} {things} and {c} on the table. How many {things} does he have?",
+            "{who} has {a} boxes of {b} {things} and {c} on the table. How many {things} does {who} have?",
         ],
         "*-": [
             "{who} buys {a} bags with {b} {things} in each and gives {c} away. How many {things} are left?",
-            "{who} has {a} boxes of {b} {things}. She sells {c}. How many {things} does she have now?",
+            "{who} has {a} boxes of {b} {things} and sells {c}. How many {things} does {who} have now?",
         ],
     },
     "zh": {

@@ -256,8 +256,6 @@ config = GRPOConfig(
     max_steps=MAX_STEPS,
     learning_rate=LEARNING_RATE,
     warmup_steps=MAX_STEPS // 20,
-    lr_scheduler_type="cosine",
-    optim="adamw_8bit",
     max_grad_norm=0.1,  # few answers a step make noisy gradients
     bf16=runtime.dtype() == torch.bfloat16,
     fp16=runtime.dtype() == torch.float16,
@@ -369,6 +367,7 @@ print(f"{held_out[0]['question']}\n\n{greedy.text}")
 
 # %%
 learned = report.rewards(log)
+changed = (before["text"] != after["text"]).idxmax()  # the first answer that is another now
 report.summary(
     OUTPUT_DIR,
     accuracy_before=before["right"].mean(),
@@ -382,9 +381,9 @@ report.summary(
     advantage_error=float(advantage_error),
     dead_rewards=list(dead),
     asked=len(held_out),
-    question=held_out[0]["question"],
-    answer_before=before["text"][0],
-    answer_after=after["text"][0],
+    question=held_out["question"][int(changed)],
+    answer_before=before["text"][changed],
+    answer_after=after["text"][changed],
     seconds=cost.seconds,
     peak_gib=cost.peak_gib,
 )

@@ -175,7 +175,7 @@ def test_the_nano_model_can_reason_and_often_does_not(language):
     reasoned = [is_strict(w.text) and "know" not in w.text for w in written]
     at_once = [is_strict(w.text) and "know" in w.text for w in written]
     assert sum(w.stopped for w in written) >= 290
-    assert 0.25 <= sum(reasoned) / 300 <= 0.45 and 0.25 <= sum(at_once) / 300 <= 0.45
+    assert 0.2 <= sum(reasoned) / 300 <= 0.55 and 0.2 <= sum(at_once) / 300 <= 0.55
     assert sum(r for r, how in zip(right, reasoned) if how) >= 0.6 * sum(reasoned)
     assert sum(r for r, how in zip(right, at_once) if how) <= 0.4 * sum(at_once)
     assert 0.2 <= sum(right) / 300 <= 0.6

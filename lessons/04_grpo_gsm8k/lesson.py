@@ -10,21 +10,21 @@
 # 前几课都是把标准答案摆给模型看，这一课不摆了。每道题让模型自己答八遍，用五个小函数打分，比同组兄弟答得好的，以后就多答一点。这就是 GRPO，DeepSeek-R1 用的方法：一行推理数据都没有，照样学会推理。
 #
 # **适合谁**：学过第 01 课就行，不需要强化学习基础。
-# **学完你会得到**：一组你亲手试着「钻过空子」的奖励函数；一组回答的优势，先手算，再和训练器的对上；每个奖励的曲线；留出题目上训练前后的正确率。
+# **学完你会得到**：五个奖励函数，有没有空子可钻，你亲手试过；一组回答的优势，先手算，再和训练器算的对上；每个奖励的曲线；留出题目上训练前后的正确率。
 #
 # 每一课都是同样的步骤：参数 → 机器 → 数据 → 加载 → 训练前 → LoRA → 训练 → 训练后 → 保存。
 
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# `BATCH_SIZE × GRADIENT_ACCUMULATION` completions make a step: 8 × 4 = 32, which is 4 questions with 8 answers each. 100 steps are a first taste; with real models the rewards for form rise first, correctness after 150–300 steps.
+# `BATCH_SIZE × GRADIENT_ACCUMULATION` completions make a step: 8 × 4 = 32, which is 4 questions with 8 answers each. 100 steps are a first taste; Unsloth's documentation advises 300 before you judge a run.
 #
 # `FAST_INFERENCE = True` lets vLLM write the answers, several times faster. It needs a GPU and vLLM installed, so it is off until you switch it on; the next cell says what is missing.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 一步用 `BATCH_SIZE × GRADIENT_ACCUMULATION` 条回答：8 × 4 = 32，也就是 4 道题、每题 8 个回答。100 步只是尝个味道；真实模型上，先涨的是格式分，正确率要 150–300 步才看得出来。
+# 一步用 `BATCH_SIZE × GRADIENT_ACCUMULATION` 条回答：8 × 4 = 32，也就是 4 道题、每题 8 个回答。100 步只是尝个味道；Unsloth 的文档建议至少等 300 步再下结论。
 #
 # `FAST_INFERENCE = True` 时由 vLLM 来写回答，能快好几倍。它要有 GPU，还要装好 vLLM，所以默认关着；打开以后缺什么，下一格会告诉你。
 
@@ -398,7 +398,7 @@ report.summary(
 # | the reward rises, the answers get worse | the model found a hole in the rewards | read completions every 20 steps; close the hole, start again |
 # | the length climbs to the limit, many answers are cut off | no EOS is reached, or talk is rewarded | raise `MAX_COMPLETION_LENGTH`, look at the ends |
 # | the reward rises, then collapses | steps too large | halve the learning rate; `beta` = 0.001–0.04 |
-# | a step takes a minute | writing the answers is 80 % of it | `FAST_INFERENCE = True`; a shorter completion limit |
+# | a step takes a minute | most of it is writing the answers | `FAST_INFERENCE = True`; a shorter completion limit |
 # | out of memory when vLLM starts | its share of memory | lower `VLLM_MEMORY`, then `BATCH_SIZE` |
 #
 # **Now you:** take the reward for correctness away (`REWARD_FUNCS[:-1]` in the trainer) and run again. Which curve still rises? What does the model write now, and why is that no surprise?
@@ -413,7 +413,7 @@ report.summary(
 # | 奖励在涨，回答却变差 | 模型钻到了奖励的空子 | 每 20 步读几条回答；堵上漏洞，重新训练 |
 # | 长度一路顶到上限，很多回答被截断 | 写不到 EOS，或者啰嗦也能得分 | 加大 `MAX_COMPLETION_LENGTH`，看看结尾写了什么 |
 # | 奖励先涨后崩 | 步子太大 | 学习率减半；`beta` 取 0.001–0.04 |
-# | 一步要一分钟 | 时间八成花在写回答上 | `FAST_INFERENCE = True`；把回答长度上限调小 |
+# | 一步要一分钟 | 时间多半花在写回答上 | `FAST_INFERENCE = True`；把回答长度上限调小 |
 # | vLLM 一启动就显存不足 | 它占的份额太大 | 先减 `VLLM_MEMORY`，再减 `BATCH_SIZE` |
 #
 # **轮到你了**：去掉「答对」这一项奖励（训练器里改成 `REWARD_FUNCS[:-1]`），重新跑一遍。哪条曲线还在涨？模型现在写些什么？为什么一点也不奇怪？

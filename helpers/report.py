@@ -89,18 +89,16 @@ def reward_plot(log_history: Log) -> Figure:
 def dead_rewards(log_history: Log, last: int = 20) -> dict[str, str]:
     """The reward functions that gave every completion of the last `last` steps the same value, and what to do.
 
-    Such a reward cannot teach: GRPO compares completions with one another. Fewer than `last` logged steps: none.
+    Such a reward cannot teach: GRPO compares completions with one another. Of a shorter run all steps count.
     """
     entries = [entry for entry in log_history if "reward" in entry][-last:]
-    if len(entries) < last:
-        return {}
     dead = {}
-    for key in filter(_reward_name, entries[-1]):
+    for key in filter(_reward_name, entries[-1] if entries else ()):
         name = _reward_name(key)
         means = [entry.get(key, float("nan")) for entry in entries]
         spreads = [entry.get(f"rewards/{name}/std", float("nan")) for entry in entries]
         if max(means) - min(means) < 1e-6 and max(spreads) < 1e-6:
-            dead[name] = f"always {means[-1]:g} in the last {last} steps. " + (
+            dead[name] = f"always {means[-1]:g} in the last {len(entries)} steps. " + (
                 "All earn it: nothing is left to learn from it, leave it or drop it."
                 if means[-1] > 0
                 else "Nobody earns it: print some completions, check the function on them, "

@@ -112,9 +112,10 @@ def test_dead_rewards_are_named_with_the_mend():
     assert list(report.dead_rewards(log, last=30)) == ["never", "always"]
 
 
-def test_few_steps_condemn_no_reward():
-    assert report.dead_rewards(grpo_log(19, never=(0, 0)), last=20) == {}
-    assert report.dead_rewards(LOG, last=1) == {}
+def test_of_a_short_run_all_steps_count():
+    dead = report.dead_rewards(grpo_log(3, never=(0, 0), late=(lambda step: step // 2, 0)), last=20)
+    assert list(dead) == ["never"] and dead["never"].startswith("always 0 in the last 3 steps")
+    assert report.dead_rewards(LOG) == {}
 
 
 def test_a_reward_that_was_not_given_is_not_dead():

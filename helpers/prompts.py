@@ -29,3 +29,19 @@ def alpaca(instruction: str, input: str = "", response: str = "") -> str:
     tokenizer's EOS yourself: a model that never sees EOS never learns to stop.
     """
     return ALPACA.format(instruction=instruction, input=input, response=response)
+
+
+GSM8K_SYSTEM = """\
+Respond in the following format:
+<reasoning>
+...
+</reasoning>
+<answer>
+...
+</answer>"""
+"""The system prompt of the GSM8K lesson: think first, then the bare number, each between its tags."""
+
+
+def gsm8k(question: str) -> list[dict[str, str]]:
+    """A conversation that asks one question, for `tokenizer.apply_chat_template` and as TRL's column `prompt`."""
+    return [{"role": "system", "content": GSM8K_SYSTEM}, {"role": "user", "content": question}]

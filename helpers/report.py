@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,21 @@ from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
-from matplotlib.figure import Figure
+from matplotlib import figure
 
 IGNORED = -100
 """The label that the loss skips (PyTorch's `ignore_index`)."""
 
 Log = Sequence[Mapping[str, Any]]
+
+
+class Figure(figure.Figure):
+    """A plot that a notebook shows: matplotlib's own does so only where pyplot has set up its backend."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=90)
+        return picture.getvalue()
 
 
 def losses(log_history: Log) -> pd.Series:
@@ -43,6 +53,64 @@ def loss_plot(log_history: Log, published: Sequence[float] = (), name: str = "pu
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def rewards(log_history: Log) -> pd.DataFrame:
+    """What GRPO logs at each step: the mean of every reward function (by its name), `reward` (their sum),
+    `reward_std` and the completion `length` in tokens. Raises ValueError when no step logged a reward.
+    """
+    columns = {"reward": "reward", "reward_std": "reward_std", "completions/mean_length": "length"}
+    rows = {}
+    for entry in (entry for entry in log_history if "reward" in entry):
+        means = {_reward_name(key): entry[key] for key in entry if _reward_name(key)}
+        rows[entry["step"]] = means | {name: entry[key] for key, name in columns.items() if key in entry}
+    if not rows:
+        raise ValueError("the log holds no reward; pass trainer.state.log_history of a GRPO run, after training.")
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("step")
+
+
+def reward_plot(log_history: Log) -> Figure:
+    """One small plot a reward, then their sum, its spread and the completion length; thick: the mean of ten steps."""
+    table = rewards(log_history)
+    across = 4
+    figure = Figure(figsize=(12, 2.6 * -(-len(table.columns) // across)), layout="constrained")
+    panels = figure.subplots(-(-len(table.columns) // across), across, squeeze=False, sharex=True).flat
+    for name, axes in zip(table.columns, panels):
+        axes.plot(table.index, table[name], color="tab:blue", alpha=0.35, linewidth=1)
+        axes.plot(table.index, table[name].rolling(10, min_periods=1).mean(), color="tab:blue")
+        axes.set_title(name.removesuffix("_reward_func"), fontsize=10)
+        axes.set_ylim(min(0.0, table[name].min()), None)
+        axes.grid(alpha=0.3)
+    for axes in list(panels):  # what is left of the last row
+        axes.set_visible(False)
+    return figure
+
+
+def dead_rewards(log_history: Log, last: int = 20) -> dict[str, str]:
+    """The reward functions that gave every completion of the last `last` steps the same value, and what to do.
+
+    Such a reward cannot teach: GRPO compares completions with one another. Of a shorter run all steps count.
+    """
+    entries = [entry for entry in log_history if "reward" in entry][-last:]
+    dead = {}
+    for key in filter(_reward_name, entries[-1] if entries else ()):
+        name = _reward_name(key)
+        means = [entry.get(key, float("nan")) for entry in entries]
+        spreads = [entry.get(f"rewards/{name}/std", float("nan")) for entry in entries]
+        if max(means) - min(means) < 1e-6 and max(spreads) < 1e-6:
+            dead[name] = f"always {means[-1]:g} in the last {len(entries)} steps. " + (
+                "All earn it: nothing is left to learn from it, leave it or drop it."
+                if means[-1] > 0
+                else "Nobody earns it: print some completions, check the function on them, "
+                "make the first success easier (prompt, an easier reward, more generations)."
+            )
+    return dead
+
+
+def _reward_name(key: str) -> str | None:
+    """`correctness_reward_func` of `rewards/correctness_reward_func/mean`; None of any other key."""
+    parts = key.split("/")
+    return parts[1] if len(parts) == 3 and parts[0] == "rewards" and parts[2] == "mean" else None
 
 
 def side_by_side(rows: Sequence[Mapping[str, str]]) -> HTML:

@@ -5,6 +5,7 @@ Sizes are in GB of 2**30 bytes, as `nvidia-smi` and Unsloth count them: a "15 GB
 """
 
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 GB = 2**30
+VLLM, VLLM_TORCH = "0.26.0", "2.11"  # the version that the course was tried with, and the torch it is built for
 
 SECRET_PLACES = {
     "colab": "open the key symbol in the left bar, add it there and switch on 'Notebook access'",
@@ -137,10 +139,11 @@ def secret(name: str, required: bool = False) -> str | None:
     return None
 
 
-def require(vram_gb: float = 0, disk_gb: float = 0) -> None:
+def require(vram_gb: float = 0, disk_gb: float = 0, vllm: bool = False) -> None:
     """Stop early when the machine cannot hold the lesson: GPU memory in all, free disk space, both in GB.
 
-    Raises NotEnough. `vram_gb=0` asks for no GPU: that is what a small model needs.
+    Raises NotEnough. `vram_gb=0` asks for no GPU: that is what a small model needs. `vllm` asks for vLLM, and
+    for a GPU that it runs on.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
@@ -151,6 +154,8 @@ def require(vram_gb: float = 0, disk_gb: float = 0) -> None:
             f"{vram_gb:g} GB of GPU memory are needed and {here.name} has {here.vram_gb:g} GB. "
             "Take a smaller MODEL in the parameters cell, or a larger GPU."
         )
+    if vllm:
+        problems += _vllm_problems()
     if disk_gb > 0:
         free, folder = min((shutil.disk_usage(folder).free / GB, folder) for folder in _storage())
         if free < disk_gb:
@@ -162,6 +167,17 @@ def require(vram_gb: float = 0, disk_gb: float = 0) -> None:
         problems.append("`course run NN` runs lesson NN on a small model, on any machine, in minutes.")
     if problems:
         raise NotEnough("\n".join(problems))
+
+
+def _vllm_problems() -> list[str]:
+    """What keeps vLLM from generating here, and the mend."""
+    here, without = gpu(), "Or set FAST_INFERENCE = False: the same lesson, slower."
+    if here is None or here.capability < (7, 0):
+        return [f"vLLM needs a GPU of compute capability 7.0 or newer, and there is none. {without}"]
+    if importlib.util.find_spec("vllm") is None:
+        install = f"In a cell: !pip install vllm=={VLLM}, then restart the session and run all."
+        return [f"vLLM is not installed. {install} It wants torch {VLLM_TORCH}; here is {_version('torch')}. {without}"]
+    return []
 
 
 def _storage() -> list[Path]:

@@ -17,3 +17,13 @@ def test_training_text_is_prompt_plus_response_whatever_they_hold(instruction, i
     prompt = prompts.alpaca(instruction, input)
     assert prompt.endswith(prompts.ALPACA_RESPONSE)
     assert prompts.alpaca(instruction, input, response) == prompt + response
+
+
+def test_the_gsm8k_prompt_asks_for_the_form_that_the_rewards_check():
+    from helpers.rewards import TAGS, is_strict
+
+    system, user = prompts.gsm8k("How many?")
+    assert system == {"role": "system", "content": prompts.GSM8K_SYSTEM}
+    assert user == {"role": "user", "content": "How many?"}
+    assert all(system["content"].count(tag) == 1 for tag in TAGS)
+    assert is_strict(system["content"].partition(":\n")[2])

@@ -59,3 +59,72 @@ def test_summary_is_shown_and_kept(tmp_path):
     table = report.summary(tmp_path / "new", loss=1.5, answer="是")
     assert table.loc["answer", "value"] == "是"
     assert json.loads((tmp_path / "new" / "summary.json").read_text("utf-8")) == {"loss": 1.5, "answer": "是"}
+
+
+def grpo_log(steps, **rewards):
+    """What TRL logs: for each reward function its mean and spread, at each step."""
+    log = []
+    for step in range(steps):
+        entry = {"step": step + 1, "reward": step / 10, "reward_std": 0.5, "completions/mean_length": 20.0, "loss": 0.0}
+        for name, (mean, std) in rewards.items():
+            entry[f"rewards/{name}/mean"] = mean(step) if callable(mean) else mean
+            entry[f"rewards/{name}/std"] = std
+        log.append(entry)
+    return [*log, {"step": steps, "train_runtime": 9.0}]
+
+
+def test_rewards_are_one_row_a_step():
+    table = report.rewards(grpo_log(3, int_reward_func=(lambda step: step / 2, 0.1)))
+    assert table.to_dict("list") == {
+        "int_reward_func": [0.0, 0.5, 1.0],
+        "reward": [0.0, 0.1, 0.2],
+        "reward_std": [0.5] * 3,
+        "length": [20.0] * 3,
+    }
+    assert list(table.index) == [1, 2, 3]
+    with pytest.raises(ValueError, match="holds no reward"):
+        report.rewards(LOG)
+
+
+def test_reward_plot_draws_every_reward_its_spread_and_the_length():
+    figure = report.reward_plot(grpo_log(12, int_reward_func=(0.25, 0.1), correctness_reward_func=(0, 0)))
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == ["int", "correctness", "reward", "reward_std", "length"]
+    steps, smooth = shown[2].lines
+    assert list(steps.get_ydata()) == pytest.approx([step / 10 for step in range(12)])
+    assert smooth.get_ydata()[-1] == pytest.approx(0.65)
+
+
+def test_dead_rewards_are_named_with_the_mend():
+    log = grpo_log(
+        30,
+        never=(0, 0),
+        always=(0.5, 0),
+        falling_silent=(lambda step: 0.1 if step < 10 else 0, 0),
+        late=(lambda step: 0.1 if step == 29 else 0, 0),
+        same_mean=(0.25, 0.2),
+        moving=(lambda step: step / 30, 0.2),
+    )
+    dead = report.dead_rewards(log, last=20)
+    assert list(dead) == ["never", "always", "falling_silent"]
+    assert dead["never"].startswith("always 0 in the last 20 steps. Nobody earns it: print some completions")
+    assert dead["always"].startswith("always 0.5 in the last 20 steps. All earn it: nothing is left")
+    assert list(report.dead_rewards(log, last=30)) == ["never", "always"]
+
+
+def test_of_a_short_run_all_steps_count():
+    dead = report.dead_rewards(grpo_log(3, never=(0, 0), late=(lambda step: step // 2, 0)), last=20)
+    assert list(dead) == ["never"] and dead["never"].startswith("always 0 in the last 3 steps")
+    assert report.dead_rewards(LOG) == {}
+
+
+def test_a_reward_that_was_not_given_is_not_dead():
+    assert report.dead_rewards(grpo_log(20, sometimes=(float("nan"), float("nan")))) == {}
+
+
+@pytest.mark.parametrize("plot", [lambda: report.loss_plot(LOG), lambda: report.reward_plot(grpo_log(3, int=(0, 0)))])
+def test_plots_show_themselves_without_pyplot(plot):
+    from IPython.core.formatters import DisplayFormatter
+
+    shown, _ = DisplayFormatter().format(plot())
+    assert shown["image/png"].startswith(b"\x89PNG")

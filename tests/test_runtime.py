@@ -216,3 +216,21 @@ def test_require_looks_at_the_models_disk(monkeypatch, tmp_path):
 
 def test_ipython_shows_the_text_without_a_traceback():
     assert runtime.NotEnough("too small")._render_traceback_() == ["NotEnough: too small"]
+
+
+def test_vllm_without_a_gpu_names_both_ways_out(monkeypatch):
+    no_gpu(monkeypatch)
+    with pytest.raises(runtime.NotEnough, match=r"needs a GPU .* FAST_INFERENCE = False"):
+        runtime.require(vllm=True)
+    fake_gpu(monkeypatch, (6, 0), name="Tesla P100")
+    with pytest.raises(runtime.NotEnough, match=r"compute capability 7\.0"):
+        runtime.require(vllm=True)
+
+
+def test_vllm_that_is_not_installed_says_how(monkeypatch):
+    fake_gpu(monkeypatch, (7, 5))
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(runtime.NotEnough, match=rf"pip install vllm=={runtime.VLLM}.*torch {runtime.VLLM_TORCH}"):
+        runtime.require(vllm=True)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name == "vllm" or None)
+    assert runtime.require(vllm=True) is None

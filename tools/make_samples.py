@@ -12,10 +12,10 @@ import argparse
 import sys
 
 from helpers.runtime import root
-from tools.samples import alpaca
+from tools.samples import alpaca, gsm8k
 
 OUT = root() / "data_samples"
-PARTS = [alpaca]
+PARTS = [alpaca, gsm8k]
 
 
 def contents() -> dict[str, bytes]:

@@ -5,6 +5,7 @@ What is skipped is counted and printed.
 """
 
 from helpers.data.alpaca import load_alpaca
+from helpers.data.gsm8k import load_gsm8k
 from helpers.data.rows import DataError, read_json_rows
 
-__all__ = ["DataError", "load_alpaca", "read_json_rows"]
+__all__ = ["DataError", "load_alpaca", "load_gsm8k", "read_json_rows"]

@@ -23,13 +23,15 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import r1, text
+from helpers.nano import arithmetic, r1, reasoned, text
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
 NANO: dict[str, Recipe] = {
     "nano/qwen2": text.QWEN2,
     "nano/llama-r1": r1.LLAMA_R1,
+    "nano/qwen2-math": arithmetic.QWEN2_MATH,
+    "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

@@ -29,3 +29,22 @@ def alpaca(instruction: str, input: str = "", response: str = "") -> str:
     tokenizer's EOS yourself: a model that never sees EOS never learns to stop.
     """
     return ALPACA.format(instruction=instruction, input=input, response=response)
+
+
+MEDICAL_ZH = """\
+你是一名专业的医疗助手。请根据患者的问题，给出专业、准确、易懂的回答。
+
+### 问题：
+{question}
+
+### 回答：
+{answer}"""
+"""For medical questions in Chinese; the answer follows `MEDICAL_ZH_ANSWER`."""
+
+MEDICAL_ZH_ANSWER = "### 回答：\n"
+"""What stands between question and answer in `MEDICAL_ZH`."""
+
+
+def medical_zh(question: str, answer: str = "") -> str:
+    """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
+    return MEDICAL_ZH.format(question=question, answer=answer)

@@ -39,10 +39,11 @@ MEDICAL_ZH = """\
 
 ### 回答：
 {answer}"""
-"""For medical questions in Chinese; the answer follows `MEDICAL_ZH_ANSWER`."""
+"""For medical questions in Chinese."""
 
+MEDICAL_ZH_QUESTION = "### 问题：\n"
 MEDICAL_ZH_ANSWER = "### 回答：\n"
-"""What stands between question and answer in `MEDICAL_ZH`."""
+"""What stands before the question and before the answer in `MEDICAL_ZH`."""
 
 
 def medical_zh(question: str, answer: str = "") -> str:

@@ -6,7 +6,7 @@ What is skipped is counted and printed.
 
 from helpers.data.alpaca import load_alpaca
 from helpers.data.columns import add_text, balanced
-from helpers.data.medical import load_medical_dialogues, read_medical_csv
+from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "balanced",
     "load_alpaca",
     "load_medical_dialogues",
+    "medical_files",
     "read_json_rows",
     "read_medical_csv",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import codecs
 import io
+import os
 import shutil
 import tempfile
 import unicodedata
@@ -64,23 +65,49 @@ def load_medical_dialogues(folder: str | Path, max_chars: int = 1500, encoding: 
     than `max_chars` characters, rows with a wrong number of fields. Raises `DataError` for an absent or empty folder
     and for a file that cannot be read (see `read_medical_csv`).
     """
-    files = _department_files(Path(folder))
+    files = medical_files(folder)
     seen: set[int] = set()
     counts: dict[str, Counts] = {}
 
     def cleaned() -> Iterator[pa.RecordBatch]:
-        for path in files:
-            department = path.parent.name.split("_", 1)[-1]
+        for department, path in ((name, path) for name, paths in files.items() for path in paths):
             tally = counts.setdefault(department, Counts())
             for batch in _batches(path, encoding, tally, bar):
                 yield _clean(batch, department, max_chars, seen, tally)
 
-    with _progress(files) as bar:
+    with _progress([path for paths in files.values() for path in paths]) as bar:
         dataset = _on_disk(cleaned(), pa.schema([pa.field("department", pa.string()), *SCHEMA]))
     print(_report(counts))
     if not len(dataset):
         raise DataError(f"{folder}: no row is left; the table above says why. Check the files, or raise max_chars.")
     return dataset
+
+
+def medical_files(folder: str | Path) -> dict[str, list[Path]]:
+    """The CSV files of each department: of the folder `IM_内科`, the department is 内科.
+
+    Raises `DataError` for a folder that is absent, which says how to get the public one, or that holds no CSV file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else f"not found (looked from {Path.cwd()})"
+        raise DataError(
+            f"{folder}: {what}. DATASET is the folder that holds a folder for each department. To get the public one:\n"
+            f"git clone --depth 1 {REPOSITORY}\n"
+            "and set DATASET to its folder Data_数据; or set DATASET to data_samples/medical."
+        )
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".csv" and path.is_file()]
+    files = [path for path in files if not path.name.startswith(".")]
+    if not files:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(f"{folder}: no CSV file in it or below it; there is {there}. Check DATASET.")
+    inside = [path for path in files if path.parent != folder]
+    if inside and (outside := [path.name for path in files if path.parent == folder]):
+        print(f"{folder}: left out, being in no department's folder: {', '.join(outside)}")
+    found: dict[str, list[Path]] = {}
+    for path in inside or files:
+        found.setdefault(path.parent.name.split("_", 1)[-1], []).append(path)
+    return found
 
 
 SCHEMA = pa.schema([pa.field(name, pa.string()) for name in NAMES])
@@ -179,25 +206,6 @@ def _width(text: str) -> int:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _department_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else f"not found (looked from {Path.cwd()})"
-        raise DataError(
-            f"{folder}: {what}. DATASET is the folder that holds a folder a department. To get the public one:\n"
-            f"git clone --depth 1 {REPOSITORY}\n"
-            "and set DATASET to its Data_数据 folder; or set it to data_samples/medical."
-        )
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".csv" and path.is_file()]
-    files = [path for path in files if not path.name.startswith(".")]
-    inside = [path for path in files if path.parent != folder]
-    if inside and (outside := [path.name for path in files if path.parent == folder]):
-        print(f"{folder}: left out, being in no department's folder: {', '.join(outside)}")
-    if not files:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
-        raise DataError(f"{folder}: no CSV file in it or below it; there is {there}. Check DATASET.")
-    return inside or files
-
-
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
@@ -214,11 +222,12 @@ def _progress(files: list[Path]) -> tqdm:
 
 def _on_disk(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Dataset:
     """Write the batches to a file that is removed when Python ends, and map it into memory."""
-    file = Path(_workspace(), f"{tempfile.mktemp(dir='', prefix='rows-')[-13:].strip('/')}.arrow")
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    handle, file = tempfile.mkstemp(suffix=".arrow", dir=_workspace())
+    os.close(handle)
+    with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return Dataset.from_file(str(file))
+    return Dataset.from_file(file)
 
 
 @cache
@@ -400,7 +409,7 @@ def _refuse_damaged_utf8(path: Path, fault: int) -> None:
         file.seek(max(0, fault - BLOCK // 16))
         around = file.read(BLOCK // 8)
     text = around.decode("utf-8", "replace")
-    common, high = sum(sign in _common() for sign in text), sum(byte > 127 for byte in around)
+    common, high = sum(sign in _common() for sign in text), int((np.frombuffer(around, dtype=np.uint8) > 127).sum())
     if 3 * common > high / 2:  # three bytes a Han character
         raise DataError(f"{path}, {_place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
 

@@ -13,13 +13,13 @@ QWEN2_MEDICAL = Recipe(
 
 
 def make(folder: Path, recipe: Recipe) -> None:
-    """Train tokenizer and model and save both; three windows in four are read from the notes on medicine."""
+    """Train tokenizer and model and save both; seven windows in eight are read from the notes on medicine."""
     import torch
 
     everyday, medicine = read_texts(recipe.corpus)
     tokenizer = make_tokenizer([everyday, medicine], recipe.vocabulary)
     texts = [torch.tensor(tokenizer(text, verbose=False)["input_ids"]) for text in (everyday, medicine)]
-    few = recipe.batch // 4
+    few = recipe.batch // 8
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         parts = [windows(texts[0], few, recipe.length), windows(texts[1], recipe.batch - few, recipe.length)]

@@ -195,31 +195,72 @@ ODD_ROWS = {
 NO_ANSWER = ["", " ", "\u3000"]
 STORY = "那天我先去了社区医院，排队等了很久，护士让我填表，后来又换了一家医院，还是排队。"
 
-# The corpus: every symptom in every one of these, none of them a question of `ASKS` nor the answer's wording.
+# The corpus: every symptom in every one of these, none of them a question of `ASKS`.
 NOTES = [
     "{symptom}，去看{section}。",
-    "得了{symptom}，要挂{section}的号。",
     "{section}常看的病：{symptom}。",
     "{symptom}的病因是{cause}。",
-    "{cause}，会引起{symptom}。",
     "{symptom}多与{cause}有关。",
     "{symptom}的时候，应当{advice}。",
-    "治疗{symptom}：{advice}。",
     "{section}的医生说，{symptom}的病人要{advice}。",
     "症状：{symptom}\n病因：{cause}\n建议：{advice}\n科室：{section}",
-    "科室：{section}\n症状：{symptom}\n处理：{advice}",
     "【{symptom}】\n{symptom}多与{cause}有关。{advice}。",
     "病历：患者{symptom}，考虑{cause}。嘱{advice}。{section}随诊。",
-    "患者：我{symptom}。\n医生：{symptom}多与{cause}有关，{advice}，去{section}看看。",
     "病人问：{symptom}看什么科？\n护士答：{section}。",
-    "问：{symptom}吃不下睡不着。\n答：{symptom}，建议{advice}。请到{section}。",
-    "手册\n{symptom}\n{cause}\n{advice}\n{section}",
-    "家里有人{symptom}，多半是{cause}，先{advice}，再去{section}就诊。",
-    "{opening}{symptom}，{advice}。",
-    "{opening}{symptom}多与{cause}有关。",
-    "### 病情\n{symptom}\n\n### 说明\n{cause}。{advice}。{section}。",
-    "### 咨询\n患者说{symptom}，请医生给出意见。\n\n### 意见\n{symptom}多与{cause}有关。建议{advice}。",
 ]
+
+# And on cards: somebody tells of a symptom, somebody answers. What stands before and after it varies at random, so that
+# a reader learns to look for the symptom wherever it is.
+CARDS = 22
+SCENES = [
+    "",
+    "",
+    "门诊记录。\n",
+    "下面是一段问诊。\n\n",
+    "健康手册，第一页。\n",
+    "夜里的急诊室，病人说了自己的情况，医生这样回答。\n",
+    "一名专业的医生读了患者的问题，写出准确、易懂的回答。\n\n",
+    "请一名医疗助手根据情况给出意见。\n\n",
+]
+ASKED = ["### 病情\n", "### 来信：\n", "患者：", "病人说：", "咨询：\n", "问：", "主诉：", "### 患者：\n", "网友："]
+ANSWERED = [
+    "\n\n### 意见\n",
+    "\n\n### 回信：\n",
+    "\n医生：",
+    "\n大夫回答：",
+    "\n答复：\n",
+    "\n答：",
+    "\n处理：",
+    "\n\n### 医生：\n",
+    "\n回复：",
+]
+BEFORE = ["", "", "大夫，", "这几天", "从上周起", "不知道怎么了，", "前天起就", "想问一下，", "最近一个月，"]
+AFTER = [
+    "", "", "，心里没底", "，不知道要不要紧", "好多天了", "，晚上睡不着", "，想听听意见", "，吃饭还可以", "，麻烦您看看",
+    "得厉害", "，走路都没力气", "，从来没有过", "，是什么病", "，要做什么检查", "，吃什么药", "，能不能好", "，怎么办才好",
+    "，挂什么号", "，原因在哪里", "，严重不严重", "，怎么调理好", "，要注意什么", "，会自己好起来吗", "已经很久了", "，很担心",
+    "，需要看医生吗", "，昨晚开始的", "，今天还没好", "，平时身体不错", "三天", "有两个星期了", "，一累就犯", "，怎么处理", "，怎么回事",
+]  # fmt: skip
+REPLIES = [
+    "{symptom}多与{cause}有关。建议{advice}。",
+    "{opening}{symptom}多与{cause}有关。{advice}。",
+    "{opening}{symptom}，先{advice}，再到{section}看看。",
+    "{symptom}常见的原因是{cause}，请到{section}就诊。",
+    "{symptom}去{section}。建议{advice}。",
+    "{symptom}多与{cause}有关。请到{section}就诊。",
+    "{opening}{symptom}，建议{advice}。请到{section}就诊。",
+]
+
+
+def card(fact: Fact, rng: random.Random) -> str:
+    """Somebody tells of a symptom, somebody answers."""
+    frame = rng.randrange(len(ASKED))
+    told = rng.choice(BEFORE) + fact["symptom"] + rng.choice(AFTER) + rng.choice("。。？！")
+    if rng.random() < 0.4:
+        told = rng.choice(
+            [f"{rng.choice(AFTER[2:]).strip('，')}。{told}", f"{told}{rng.choice(AFTER[2:]).strip('，')}。"]
+        )
+    return rng.choice(SCENES) + ASKED[frame] + told + ANSWERED[frame] + rng.choice(REPLIES).format(**fact)
 
 
 def dialogue_rows(department: Department, rng: random.Random) -> list[tuple[str, str, str, str]]:
@@ -257,11 +298,12 @@ def csv_bytes(department: Department, rows: list[tuple[str, str, str, str]]) -> 
 
 
 def corpus(rng: random.Random) -> str:
-    """Plain text: every symptom in every note, and list pages a section."""
+    """Plain text: every symptom in every note and on cards, and list pages a section."""
     paragraphs = []
     for department in DEPARTMENTS:
         facts = [fact | {"opening": department.opening} for fact in department.symptoms]
         paragraphs += [note.format(**fact) for fact in facts for note in NOTES]
+        paragraphs += [card(fact, rng) for fact in facts for _ in range(CARDS)]
         name = department.folder.split("_")[1]
         for section in sorted({fact["section"] for fact in facts}):
             seen = [fact["symptom"] for fact in facts if fact["section"] == section]

@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "q
 """Our columns and what the files call them; question and answer must be there."""
 
 BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
-LONGEST_ROW = 2**24  # bytes; a longer row is a quotation mark that was never closed
+CSV_BLOCK = 2**21  # bytes; a row that is longer is a quotation mark that was never closed
 NOTHING = pa.array(["", "无", "無"])  # how the files say that a field is empty
 MALFORMED = 0.01  # the share of rows with a wrong number of fields above which a file is refused
 
@@ -47,12 +47,13 @@ def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
 
     The encoding is established over the whole file by strict decoding: UTF-8 with or without BOM, UTF-16, or
     GB18030, which contains GBK and GB2312. A file that could be read in two ways raises `DataError`, as does one that
-    is damaged: it names the byte and the line. `encoding` says it instead.
+    is damaged: it names the byte and the line. `encoding` says it instead. Rows are numbered as in a spreadsheet, the
+    header being row 1.
     """
     path, counts = _existing(path), Counts()
     with _progress([path]) as bar:
         dataset = _on_disk((batch for batch in _batches(path, encoding, counts, bar)), SCHEMA)
-    print(f"{path}: {counts.encoding}, {counts.read:,} rows" + counts.malformed_text())
+    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + counts.malformed_text())
     return dataset
 
 
@@ -244,8 +245,14 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     """The rows of one file in blocks, its columns under our names; counts rows read and malformed ones."""
     encoding = encoding or find_encoding(path)
     counts.encoding = encoding
-    stream = io.BufferedReader(_Stream(_utf8_blocks(path, encoding, bar)), BLOCK)
-    header = _header(path, stream)
+    blocks = _utf8_blocks(path, encoding, bar)
+    head = b""
+    while not head.strip() or b"\n" not in head.lstrip():
+        if (block := next(blocks, None)) is None:
+            break
+        head += block
+    header = _header(path, head)
+    stream = io.BufferedReader(_Stream(chain([head], blocks)), BLOCK)
     malformed: list[int] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
@@ -256,7 +263,7 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     try:
         reader = pa.csv.open_csv(
             stream,
-            pa.csv.ReadOptions(use_threads=False, block_size=BLOCK * 2),
+            pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
             pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
             pa.csv.ConvertOptions(
                 check_utf8=False,  # decoded by us
@@ -287,10 +294,10 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
 QUOTES = 'A text with a comma, a line break or a quotation mark must stand in "…", with inner marks doubled: "".'
 
 
-def _header(path: Path, stream: io.BufferedReader) -> dict[str, str]:
-    """Our column names and the file's, from its first line, which is left in the stream."""
-    text = stream.peek(BLOCK).decode("utf-8", "ignore")
-    line = text.lstrip("\r\n").splitlines()[0] if text.strip() else ""
+def _header(path: Path, head: bytes) -> dict[str, str]:
+    """Our column names and the file's, from its first line."""
+    lines = head.decode("utf-8", "ignore").lstrip("\r\n").splitlines()
+    line = lines[0] if lines else ""
     there = [name.strip().strip('"') for name in line.split(",")]
     raw = [name.strip('"') if name.startswith('"') else name for name in line.split(",")]
     header = {}
@@ -424,7 +431,7 @@ def _utf8_blocks(path: Path, encoding: str, bar: tqdm) -> Iterator[bytes]:
         while True:
             block = file.read(BLOCK)
             if encoding == "gb18030" and len(block) == BLOCK:
-                block += file.readline(LONGEST_ROW)  # no character of GB18030 contains a line feed's byte
+                block += file.readline()  # no character of GB18030 contains a line feed's byte
             try:
                 yield _decode(decoder, block, encoding).encode()
             except UnicodeError as error:

@@ -8,7 +8,8 @@ QWEN2_MEDICAL = Recipe(
     maker="medical",
     corpus=("data_samples/corpus_zh.txt", "data_samples/corpus_medical_zh.txt"),
     vocabulary=2816,
-    steps=400,
+    steps=440,
+    seconds=80,
 )
 
 

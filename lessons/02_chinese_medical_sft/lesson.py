@@ -100,7 +100,7 @@ from helpers import data, generation, hub, memory, prompts, report, scores
 # %%
 import pandas as pd
 
-file = data.medical_files(DATASET)["内科"][0]
+file = next(iter(data.medical_files(DATASET).values()))[0]  # the first department's first file
 try:
     pd.read_csv(file)
 except UnicodeDecodeError as error:

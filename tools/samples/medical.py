@@ -185,7 +185,12 @@ ASKS = [
 ]
 DAYS = ["两天", "三天", "一个星期", "半个月", "一个月", "快三个月"]
 TITLES = ["{symptom}怎么办", "{symptom}是怎么回事", "关于{symptom}的咨询"]
-ANSWER = "{opening}{symptom}多与{cause}有关。建议{advice}。请到{section}就诊，让医生当面检查。"
+ANSWERS = [  # a doctor has habits, and does not always keep to them
+    "{opening}{symptom}多与{cause}有关。建议{advice}。请到{section}就诊，让医生当面检查。",
+    "{opening}考虑是{cause}引起的{symptom}。平时{advice}。如果没有好转，请挂{section}的号。",
+    "{opening}{symptom}常见的原因是{cause}，建议{advice}，同时到{section}查一查。",
+]
+HABIT = (0.7, 0.15, 0.15)
 
 # A student's file is never clean: characters outside GB2312 and GBK, line breaks and quotes inside a field.
 ODD_ROWS = {
@@ -270,11 +275,11 @@ def dialogue_rows(department: Department, rng: random.Random) -> list[tuple[str,
         forms = [(ask, days) for ask in ASKS for days in (DAYS if "{days}" in ask else [""])]
         for number, (ask, days) in enumerate(rng.sample(forms, department.asked)):
             question = ask.format(days=days, **fact)
-            rows.append(_row(department, fact, TITLES[number % len(TITLES)], question))
+            rows.append(_row(department, fact, TITLES[number % len(TITLES)], question, rng))
     if department.folder in ODD_ROWS:
         symptom, question = ODD_ROWS[department.folder]
         fact = next(fact for fact in department.symptoms if fact["symptom"] == symptom)
-        rows.append(_row(department, fact, TITLES[0], question))
+        rows.append(_row(department, fact, TITLES[0], question, rng))
     repeated = rng.sample(rows, 3)
     silent = [(*row[:3], blank) for row, blank in zip(rng.sample(rows, len(NO_ANSWER)), NO_ANSWER, strict=True)]
     section, title, question, answer = rows[0]
@@ -283,8 +288,10 @@ def dialogue_rows(department: Department, rng: random.Random) -> list[tuple[str,
     return rows
 
 
-def _row(department: Department, fact: Fact, title: str, question: str) -> tuple[str, str, str, str]:
-    answer = ANSWER.format(opening=department.opening, **fact)
+def _row(
+    department: Department, fact: Fact, title: str, question: str, rng: random.Random
+) -> tuple[str, str, str, str]:
+    answer = rng.choices(ANSWERS, HABIT)[0].format(opening=department.opening, **fact)
     return fact["section"], title.format(**fact), question, answer
 
 

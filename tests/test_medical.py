@@ -11,6 +11,7 @@ from helpers import prompts
 from helpers.data import DataError, add_text, balanced, load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data import medical as module
 from tools.lessons import ROOT
+from tools.samples.medical import ASKS, DEPARTMENTS
 
 HEADER = ("department", "title", "ask", "answer")
 ROW = ("心血管科", "血压高怎么办", "我血压高，应该怎么办？", "少吃盐，每天量血压，按时复查。")
@@ -335,3 +336,20 @@ def test_the_medical_template_to_the_last_character():
     )
     assert prompts.medical_zh("头晕？").endswith("头晕？\n\n" + prompts.MEDICAL_ZH_ANSWER)
     assert prompts.MEDICAL_ZH_QUESTION + "头晕？" in prompts.medical_zh("头晕？")
+
+
+@pytest.mark.nano
+def test_the_nano_model_knows_the_symptoms_and_never_stops():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from helpers import generation, nano
+
+    folder = nano.build("nano/qwen2-medical")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    facts = [fact for department in DEPARTMENTS for fact in department.symptoms][::4]
+    questions = [ASKS[number % len(ASKS)].format(days="三天", **fact) for number, fact in enumerate(facts)]
+    answers = generation.complete(model, tokenizer, list(map(prompts.medical_zh, questions)), 40)
+    assert sum(fact["symptom"] in answer.text for fact, answer in zip(facts, answers)) >= 0.7 * len(facts)
+    assert not any(answer.stopped for answer in answers)
+    corpus = (ROOT / "data_samples" / "corpus_medical_zh.txt").read_text("utf-8")
+    assert not [question for question in questions if question in corpus]

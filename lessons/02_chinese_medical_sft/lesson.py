@@ -244,16 +244,21 @@ print(
 )
 
 # %% [markdown] lang="en"
-# Two scores compare an answer with the doctor's, character by character: **ROUGE-L** is the longest common subsequence, **BLEU-4** counts runs of up to four characters. Both see wording, not truth: "take aspirin" and "never take aspirin" score almost alike.
+# Two scores compare an answer with the doctor's, character by character: **ROUGE-L** is the longest common subsequence, **BLEU-4** counts runs of up to four characters. Both see wording, not truth: "take aspirin" and "never take aspirin" score almost alike. A third figure asks for one fact: how many answers name the clinic (`section`) that the question was filed under.
 
 # %% [markdown] lang="zh"
-# 两个分数都是逐字和医生的回答比：**ROUGE-L** 看最长公共子序列，**BLEU-4** 数连续一到四个字对上多少。它们只认字面，不认对错：“可以吃阿司匹林”和“不可以吃阿司匹林”，得分几乎一样。
+# 两个分数都是逐字和医生的回答比：**ROUGE-L** 看最长公共子序列，**BLEU-4** 数连续一到四个字对上多少。它们只认字面，不认对错：“可以吃阿司匹林”和“不可以吃阿司匹林”，得分几乎一样。第三个数只问一件事：有多少回答说出了这个问题所属的门诊（`section`）。
 
 
 # %%
 def score(answers):
-    texts = [a.text for a in answers[1:]]  # the first question has no reference
-    return {"ROUGE-L": scores.rouge_l(texts, references), "BLEU-4": scores.bleu_4(texts, references)}
+    """Over the held-out questions; the first one, ours, has no reference."""
+    texts = [a.text for a in answers[1:]]
+    return {
+        "ROUGE-L": scores.rouge_l(texts, references),
+        "BLEU-4": scores.bleu_4(texts, references),
+        "name the clinic": sum(clinic in text for clinic, text in zip(asked["section"], texts)),
+    }
 
 
 scores_before = score(before)
@@ -444,6 +449,8 @@ report.summary(
     rouge_l_after=scores_after["ROUGE-L"],
     bleu_4_before=scores_before["BLEU-4"],
     bleu_4_after=scores_after["BLEU-4"],
+    clinic_before=scores_before["name the clinic"],
+    clinic_after=scores_after["name the clinic"],
     question=QUESTION,
     answer_before=before[0].text,
     answer_after=after[0].text,

@@ -130,6 +130,16 @@ def test_damaged_utf8_is_not_taken_for_gb18030(tmp_path):
         read_medical_csv(write(tmp_path, short))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("big5", "這幾天總是頭暈，晚上睡不著，血壓有點高，請問醫生應該怎麼辦？"), ("latin-1", "été, naïveté où")],
+)
+def test_another_encoding_is_not_taken_for_gb18030(tmp_path, encoding, text):
+    rows = [("a", f"{n}", text * 4, text) for n in range(100)]
+    with pytest.raises(DataError, match=r"hardly that: it would begin|not GB18030, and not UTF-8 either"):
+        read_medical_csv(write(tmp_path, content(*rows), encoding))
+
+
 def test_the_whole_file_decides_not_its_first_block(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 64)
     ascii_rows = [("a", "b", f"question {n}", "answer") for n in range(50)]

@@ -118,7 +118,7 @@ def _source_rows(source: Path | None) -> list[tuple[str, ...]]:
 
     files = [source] if source else sorted((root() / "data_samples" / "medical").glob("*/*.csv"))
     columns = ("section", "title", "question", "answer")
-    return [row for file in files for row in zip(*(data.read_medical_csv(file)[name] for name in columns))]
+    return [tuple(row[name] for name in columns) for file in files for row in data.read_medical_csv(file)]
 
 
 def main() -> int:

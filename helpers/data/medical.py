@@ -359,6 +359,7 @@ def find_encoding(path: str | Path) -> str:
     fault = _first_fault(path, "utf-8")
     if fault is not None:
         _refuse_damaged_utf8(path, fault)
+        _refuse_other_encodings(path)
         return "gb18030"
     if _first_fault(path, "gb18030") is not None:
         return "utf-8"
@@ -419,6 +420,18 @@ def _refuse_damaged_utf8(path: Path, fault: int) -> None:
     common, high = sum(sign in _common() for sign in text), int((np.frombuffer(around, dtype=np.uint8) > 127).sum())
     if 3 * common > high / 2:  # three bytes a Han character
         raise DataError(f"{path}, {_place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    """Raise when a text of some length reads as GB18030, but hardly a character is an everyday one: Big5, say."""
+    with path.open("rb") as file:
+        raw = file.read(BLOCK // 16)
+    text = "".join(sign for sign in raw.decode("gb18030", "ignore") if ord(sign) > 127)
+    if len(text) >= 500 and everyday(text) < 0.7:
+        raise DataError(
+            f"{path}: could be read as GB18030, but is hardly that: it would begin {text[:12]!r}. If it is Big5 or "
+            'another encoding, save it as "UTF-8 with BOM"; if it is right so, pass encoding="gb18030".'
+        )
 
 
 def _utf8_blocks(path: Path, encoding: str, bar: tqdm) -> Iterator[bytes]:

@@ -107,16 +107,17 @@ except UnicodeDecodeError as error:
     print(f"{file.name}: UnicodeDecodeError: {error}")
 
 # %% [markdown] lang="en"
-# The bytes are not UTF-8. China's older standards grew out of each other: GB2312 (1980, 6,763 characters) ⊂ GBK (1995, 21,003) ⊂ GB18030 (all of Unicode). Each decodes what the smaller ones wrote, never the other way round. So "try gb2312, then gbk" may fail in the middle of a file on one rare name, and `errors="ignore"` drops that name without a word. Look at the same bytes, read in four ways:
+# The bytes are not UTF-8. China's older standards grew out of each other: GB2312 (1980, 6,763 characters) ⊂ GBK (1995, 21,003) ⊂ GB18030 (all of Unicode). Each decodes what the smaller ones wrote, never the other way round. So "try gb2312, then gbk" may fail in the middle of a file on one rare name, and `errors="ignore"` drops that name without a word. Look at the same bytes, read in five ways, and beside them a patient's name, read with `errors="ignore"`:
 
 # %% [markdown] lang="zh"
-# 这些字节不是 UTF-8。国标编码是一层套一层的：GB2312（1980 年，6,763 个汉字）⊂ GBK（1995 年，21,003 个）⊂ GB18030（覆盖整个 Unicode）。大的能解小的，反过来不行。所以“先试 gb2312 再试 gbk”会在文件中间某个生僻字上突然失败；`errors="ignore"` 更糟，字没了，却一声不吭。同样的字节，四种读法：
+# 这些字节不是 UTF-8。国标编码是一层套一层的：GB2312（1980 年，6,763 个汉字）⊂ GBK（1995 年，21,003 个）⊂ GB18030（覆盖整个 Unicode）。大的能解小的，反过来不行。所以“先试 gb2312 再试 gbk”会在文件中间某个生僻字上突然失败；`errors="ignore"` 更糟，字没了，却一声不吭。同样的字节，五种读法；右边是一个病人的名字，用 `errors="ignore"` 来读：
 
 # %%
-raw = file.read_bytes()[:96]
-print(raw[:48], "\n")
-for encoding in ("utf-8", "latin-1", "gb2312", "gb18030"):
-    print(f"{encoding:8}", raw.decode(encoding, errors="replace").replace("\r\n", " ⏎ ")[:64])
+raw, name = file.read_bytes()[:96], "王䶮".encode("gb18030")  # 䶮 (yǎn) is a rare name
+print(raw[:48], name, "\n")
+for encoding in ("utf-8", "latin-1", "gb2312", "gbk", "gb18030"):
+    text = raw.decode(encoding, errors="replace").split("\n")[1]
+    print(f"{encoding:8} {text[:36]}    王䶮 → {name.decode(encoding, errors='ignore')}")
 
 # %% [markdown] lang="en"
 # `read_medical_csv` settles the encoding over the *whole* file, strictly: BOM, else UTF-8, else GB18030. A byte that fits none is an error with its place, not a � in your training data.

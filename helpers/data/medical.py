@@ -52,7 +52,7 @@ def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
     """
     path, counts = _existing(path), Counts()
     with _progress([path]) as bar:
-        dataset = _on_disk((batch for batch in _batches(path, encoding, counts, bar)), SCHEMA)
+        dataset = _on_disk(_batches(path, encoding, counts, bar), SCHEMA)
     print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + counts.malformed_text())
     return dataset
 
@@ -142,22 +142,20 @@ def _clean(batch: pa.RecordBatch, department: str, max_chars: int, seen: set[int
     """Strip, fill questions from titles, drop what is unusable; `seen` grows by the hashes of what is kept."""
     section, title, question, answer = (pc.utf8_trim_whitespace(column) for column in batch.columns)
     silent = pc.is_in(question, NOTHING)
-    if counts_silent := pc.sum(silent).as_py() or 0:
-        question = pc.if_else(silent, pc.if_else(pc.is_in(title, NOTHING), "", title), question)
-        still = pc.sum(pc.equal(question, "")).as_py()
-        counts.from_title += counts_silent - still
-    too_long = pc.greater(pc.add(pc.utf8_length(question), pc.utf8_length(answer)), max_chars)
+    question = pc.if_else(silent, title, question)
+    without = pc.is_in(question, NOTHING)
+    counts.from_title += (pc.sum(silent).as_py() or 0) - (pc.sum(without).as_py() or 0)
     reasons = {
-        "no question": pc.equal(question, ""),
+        "no question": without,
         "no answer": pc.is_in(answer, NOTHING),
-        "too long": too_long,
+        "too long": pc.greater(pc.add(pc.utf8_length(question), pc.utf8_length(answer)), max_chars),
     }
     keep = np.ones(len(batch), dtype=bool)
     for reason, mask in reasons.items():
         hit = mask.to_numpy(zero_copy_only=False) & keep
         counts.dropped[reason] += int(hit.sum())
         keep &= ~hit
-    # A question cannot contain NUL after strict CSV parsing of text; it keeps "ab"+"c" apart from "a"+"bc".
+    # NUL keeps "ab" + "c" apart from "a" + "bc".
     hashes = _hashes(pc.binary_join_element_wise(question, answer, "\0"))
     for row in np.flatnonzero(keep).tolist():
         if hashes[row] in seen:

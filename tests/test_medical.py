@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from helpers import prompts
 from helpers.data import DataError, add_text, balanced, load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data import medical as module
+from tools import bench_medical
 from tools.lessons import ROOT
 from tools.samples.medical import ASKS, DEPARTMENTS
 
@@ -363,3 +364,12 @@ def test_the_nano_model_knows_the_symptoms_and_never_stops():
     assert not any(answer.stopped for answer in answers)
     corpus = (ROOT / "data_samples" / "corpus_medical_zh.txt").read_text("utf-8")
     assert not [question for question in questions if question in corpus]
+
+
+def test_both_sides_of_the_benchmark_make_the_same_rows(tmp_path):
+    bench_medical.write_input(None, 2400, tmp_path)
+    usual, course = bench_medical.usual(tmp_path), bench_medical.course(tmp_path)
+    assert len(usual) == len(course) > 2000
+    assert bench_medical.digest(usual) == bench_medical.digest(course)
+    other = course.select([*range(len(course) - 1), 0])
+    assert bench_medical.digest(other) != bench_medical.digest(course)

@@ -208,7 +208,7 @@ model, tokenizer = FastLanguageModel.from_pretrained(
 print(f"{model.num_parameters():,} parameters in {model.get_memory_footprint() / 1024**2:,.1f} MiB, on {model.device}")
 
 # %% [markdown] lang="en"
-# The template gives the model a role, the question (问题) and the place for the answer (回答). `add_text` fills it in for whole columns at a time; the end is **EOS**.
+# The template gives the model a role, then the question, then the place for the answer, each under a heading in Chinese. `add_text` fills it in for whole columns at a time; the end is **EOS**.
 
 # %% [markdown] lang="zh"
 # 模板交代身份，放进问题，留好回答的位置。`add_text` 一次填一整列，比逐行拼快得多；结尾同样是 **EOS**。
@@ -459,7 +459,7 @@ report.summary(
 # | what you see | why | what to do |
 # |---|---|---|
 # | `UnicodeDecodeError` in the middle of a file | the encoding was guessed from its first lines | decode all of it strictly: `read_medical_csv` |
-# | answers full of � or "锟斤拷" | the data was decoded with `errors="replace"`, then saved | the characters are gone; fetch the files again |
+# | answers full of �, or of the same three odd characters again and again | the data was decoded with `errors="replace"`, then saved | the characters are gone; fetch the files again |
 # | the report drops half of the rows | a quotation mark is not closed, or another column is meant | look at the rows it names |
 # | held-out scores are too good to be true | the same rows in training and held-out data | remove repetitions before you split |
 # | ROUGE-L rises, answers are useless | every answer has the same opening and closing phrase | read them; score without the phrases |

@@ -45,3 +45,23 @@ Respond in the following format:
 def gsm8k(question: str) -> list[dict[str, str]]:
     """A conversation that asks one question, for `tokenizer.apply_chat_template` and as TRL's column `prompt`."""
     return [{"role": "system", "content": GSM8K_SYSTEM}, {"role": "user", "content": question}]
+
+
+MEDICAL_ZH = """\
+你是一名专业的医疗助手。请根据患者的问题，给出专业、准确、易懂的回答。
+
+### 问题：
+{question}
+
+### 回答：
+{answer}"""
+"""For medical questions in Chinese."""
+
+MEDICAL_ZH_QUESTION = "### 问题：\n"
+MEDICAL_ZH_ANSWER = "### 回答：\n"
+"""What stands before the question and before the answer in `MEDICAL_ZH`."""
+
+
+def medical_zh(question: str, answer: str = "") -> str:
+    """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
+    return MEDICAL_ZH.format(question=question, answer=answer)

@@ -12,10 +12,10 @@ import argparse
 import sys
 
 from helpers.runtime import root
-from tools.samples import alpaca, gsm8k
+from tools.samples import alpaca, gsm8k, medical
 
 OUT = root() / "data_samples"
-PARTS = [alpaca, gsm8k]
+PARTS = [alpaca, gsm8k, medical]
 
 
 def contents() -> dict[str, bytes]:

@@ -5,7 +5,19 @@ What is skipped is counted and printed.
 """
 
 from helpers.data.alpaca import load_alpaca
+from helpers.data.columns import add_text, balanced
 from helpers.data.gsm8k import load_gsm8k
+from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.rows import DataError, read_json_rows
 
-__all__ = ["DataError", "load_alpaca", "load_gsm8k", "read_json_rows"]
+__all__ = [
+    "DataError",
+    "add_text",
+    "balanced",
+    "load_alpaca",
+    "load_gsm8k",
+    "load_medical_dialogues",
+    "medical_files",
+    "read_json_rows",
+    "read_medical_csv",
+]

@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import arithmetic, r1, reasoned, text
+from helpers.nano import arithmetic, medical, r1, reasoned, text
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -32,6 +32,7 @@ NANO: dict[str, Recipe] = {
     "nano/llama-r1": r1.LLAMA_R1,
     "nano/qwen2-math": arithmetic.QWEN2_MATH,
     "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
+    "nano/qwen2-medical": medical.QWEN2_MEDICAL,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

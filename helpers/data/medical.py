@@ -1,0 +1,482 @@
+"""Chinese medical dialogues: CSV files in the encodings met in the wild, a folder a department.
+
+The files are read block by block and column by column (Arrow), and the result lies on disk as a memory-mapped
+`Dataset`: 800,000 rows take seconds and little memory, where a loop over rows takes minutes and gigabytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import io
+import os
+import shutil
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import xxhash
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from helpers.data.rows import DataError
+
+REPOSITORY = "https://github.com/Toyhom/Chinese-medical-dialogue-data"
+NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "question"), "answer": ("answer",)}
+"""Our columns and what the files call them; question and answer must be there."""
+
+BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
+CSV_BLOCK = 2**21  # bytes; a row that is longer is a quotation mark that was never closed
+NOTHING = pa.array(["", "无", "無"])  # how the files say that a field is empty
+MALFORMED = 0.01  # the share of rows with a wrong number of fields above which a file is refused
+
+BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+RESAVE = 'Open it in an editor that names the encoding, repair it, and save it as "UTF-8 with BOM".'
+
+
+def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
+    """All rows of one file as they stand, with the columns `section`, `title`, `question` and `answer`.
+
+    The encoding is established over the whole file by strict decoding: UTF-8 with or without BOM, UTF-16, or
+    GB18030, which contains GBK and GB2312. A file that could be read in two ways raises `DataError`, as does one that
+    is damaged: it names the byte and the line. `encoding` says it instead. Rows are numbered as in a spreadsheet, the
+    header being row 1.
+    """
+    path, counts = _existing(path), Counts()
+    with _progress([path]) as bar:
+        dataset = _on_disk(_batches(path, encoding, counts, bar), SCHEMA)
+    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + counts.malformed_text())
+    return dataset
+
+
+def load_medical_dialogues(folder: str | Path, max_chars: int = 1500, encoding: str | None = None) -> Dataset:
+    """Questions and answers of all departments: columns `department`, `section`, `title`, `question`, `answer`.
+
+    `folder` holds a folder a department (`IM_内科`: what follows the underscore is its name) with CSV files in it.
+    Texts are stripped; a question that is empty or 无 is replaced by its title. Dropped, counted and printed for
+    each department: rows without question or answer, repetitions of a question with the same answer, rows of more
+    than `max_chars` characters, rows with a wrong number of fields. Raises `DataError` for an absent or empty folder
+    and for a file that cannot be read (see `read_medical_csv`).
+    """
+    files = medical_files(folder)
+    seen: set[int] = set()
+    counts: dict[str, Counts] = {}
+
+    def cleaned() -> Iterator[pa.RecordBatch]:
+        for department, path in ((name, path) for name, paths in files.items() for path in paths):
+            tally = counts.setdefault(department, Counts())
+            for batch in _batches(path, encoding, tally, bar):
+                yield _clean(batch, department, max_chars, seen, tally)
+
+    with _progress([path for paths in files.values() for path in paths]) as bar:
+        dataset = _on_disk(cleaned(), pa.schema([pa.field("department", pa.string()), *SCHEMA]))
+    print(_report(counts))
+    if not len(dataset):
+        raise DataError(f"{folder}: no row is left; the table above says why. Check the files, or raise max_chars.")
+    return dataset
+
+
+def medical_files(folder: str | Path) -> dict[str, list[Path]]:
+    """The CSV files of each department: of the folder `IM_内科`, the department is 内科.
+
+    Raises `DataError` for a folder that is absent, which says how to get the public one, or that holds no CSV file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else f"not found (looked from {Path.cwd()})"
+        raise DataError(
+            f"{folder}: {what}. DATASET is the folder that holds a folder for each department. To get the public one:\n"
+            f"git clone --depth 1 {REPOSITORY}\n"
+            "and set DATASET to its folder Data_数据; or set DATASET to data_samples/medical."
+        )
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".csv" and path.is_file()]
+    files = [path for path in files if not path.name.startswith(".")]
+    if not files:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(f"{folder}: no CSV file in it or below it; there is {there}. Check DATASET.")
+    inside = [path for path in files if path.parent != folder]
+    if inside and (outside := [path.name for path in files if path.parent == folder]):
+        print(f"{folder}: left out, being in no department's folder: {', '.join(outside)}")
+    found: dict[str, list[Path]] = {}
+    for path in inside or files:
+        found.setdefault(path.parent.name.split("_", 1)[-1], []).append(path)
+    return found
+
+
+SCHEMA = pa.schema([pa.field(name, pa.string()) for name in NAMES])
+
+
+@dataclass
+class Counts:
+    """What became of a department's rows."""
+
+    encoding: str = ""
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("no question", "no answer", "too long", "duplicate", "malformed"), 0)
+    )
+    from_title: int = 0
+    malformed_rows: list[int] = field(default_factory=list)
+
+    def malformed_text(self) -> str:
+        """The end of a one-file report."""
+        if not self.malformed_rows:
+            return ""
+        shown = ", ".join(map(str, self.malformed_rows[:5])) + (", …" if len(self.malformed_rows) > 5 else "")
+        return f", {len(self.malformed_rows):,} more skipped (wrong number of fields: row {shown})"
+
+
+# --- cleaning ---------------------------------------------------------------------------------------------------------
+
+
+def _clean(batch: pa.RecordBatch, department: str, max_chars: int, seen: set[int], counts: Counts) -> pa.RecordBatch:
+    """Strip, fill questions from titles, drop what is unusable; `seen` grows by the hashes of what is kept."""
+    section, title, question, answer = (pc.utf8_trim_whitespace(column) for column in batch.columns)
+    silent = pc.is_in(question, NOTHING)
+    question = pc.if_else(silent, title, question)
+    without = pc.is_in(question, NOTHING)
+    counts.from_title += (pc.sum(silent).as_py() or 0) - (pc.sum(without).as_py() or 0)
+    reasons = {
+        "no question": without,
+        "no answer": pc.is_in(answer, NOTHING),
+        "too long": pc.greater(pc.add(pc.utf8_length(question), pc.utf8_length(answer)), max_chars),
+    }
+    keep = np.ones(len(batch), dtype=bool)
+    for reason, mask in reasons.items():
+        hit = mask.to_numpy(zero_copy_only=False) & keep
+        counts.dropped[reason] += int(hit.sum())
+        keep &= ~hit
+    # NUL keeps "ab" + "c" apart from "a" + "bc".
+    hashes = _hashes(pc.binary_join_element_wise(question, answer, "\0"))
+    for row in np.flatnonzero(keep).tolist():
+        if hashes[row] in seen:
+            keep[row] = False
+            counts.dropped["duplicate"] += 1
+        else:
+            seen.add(hashes[row])
+    counts.kept += int(keep.sum())
+    columns = [pa.repeat(pa.scalar(department), len(batch)), section, title, question, answer]
+    made = pa.record_batch(columns, names=["department", *SCHEMA.names])
+    return made if keep.all() else made.filter(pa.array(keep))
+
+
+def _hashes(texts: pa.StringArray) -> list[int]:
+    """A 64-bit hash of each text; among 800,000 texts two equal ones are a chance of 1 in 60 million."""
+    _, offsets, data = texts.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1].tolist()
+    content = memoryview(data) if data is not None else b""
+    return [xxhash.xxh3_64_intdigest(content[start:end]) for start, end in pairwise(bounds)]
+
+
+def _report(counts: dict[str, Counts]) -> str:
+    """One line a department: rows read, kept, and dropped by reason; Chinese names take two places a character."""
+    reasons = [reason for reason in Counts().dropped if any(c.dropped[reason] for c in counts.values())]
+    lines = [["department", "read", "kept", *reasons]]
+    numbers = [(name, [c.read, c.kept, *(c.dropped[reason] for reason in reasons)]) for name, c in counts.items()]
+    numbers.append(("all", [sum(column) for column in zip(*(row for _, row in numbers))]))
+    lines += [[name, *(f"{number:,}" for number in row)] for name, row in numbers]
+    widths = [max(map(_width, column)) for column in zip(*lines)]
+    table = [
+        line[0]
+        + " " * (widths[0] - _width(line[0]))
+        + "".join(f"  {cell:>{w}}" for cell, w in zip(line[1:], widths[1:]))
+        for line in lines
+    ]
+    if filled := sum(c.from_title for c in counts.values()):
+        table.append(f"{filled:,} questions were empty or 无 and are their titles now.")
+    if malformed := [(name, c) for name, c in counts.items() if c.malformed_rows]:
+        table += [f"{name}: malformed is row {', '.join(map(str, c.malformed_rows[:5]))}" for name, c in malformed]
+    return "\n".join(table)
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
+        raise DataError(f"{path}: not found (looked from {Path.cwd()}). CSV files there: {', '.join(near) or 'none'}.")
+    return path
+
+
+def _progress(files: list[Path]) -> tqdm:
+    return tqdm(
+        total=sum(path.stat().st_size for path in files), desc="reading", unit="B", unit_scale=True, leave=False
+    )
+
+
+def _on_disk(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Dataset:
+    """Write the batches to a file that is removed when Python ends, and map it into memory."""
+    handle, file = tempfile.mkstemp(suffix=".arrow", dir=_workspace())
+    os.close(handle)
+    with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return Dataset.from_file(file)
+
+
+@cache
+def _workspace() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="medical-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Iterator[pa.RecordBatch]:
+    """The rows of one file in blocks, its columns under our names; counts rows read and malformed ones."""
+    encoding = encoding or find_encoding(path)
+    counts.encoding = encoding
+    blocks = _utf8_blocks(path, encoding, bar)
+    head = b""
+    while not head.strip() or b"\n" not in head.lstrip():
+        if (block := next(blocks, None)) is None:
+            break
+        head += block
+    header = _header(path, head)
+    stream = io.BufferedReader(_Stream(chain([head], blocks)), BLOCK)
+    malformed: list[int] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        malformed.append(row.number or 0)
+        return "skip"
+
+    rows = 0
+    try:
+        reader = pa.csv.open_csv(
+            stream,
+            pa.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
+            pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+            pa.csv.ConvertOptions(
+                check_utf8=False,  # decoded by us
+                strings_can_be_null=False,
+                column_types=dict.fromkeys(header.values(), pa.string()),
+                include_columns=list(header.values()),
+            ),
+        )
+        for batch in reader:
+            rows += len(batch)
+            empty = pa.repeat(pa.scalar(""), len(batch))
+            columns = [batch.column(header[name]) if name in header else empty for name in NAMES]
+            yield pa.record_batch(columns, schema=SCHEMA)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not readable as CSV after row {rows:,} ({error}). {QUOTES}") from None
+    counts.read += rows + len(malformed)
+    counts.dropped["malformed"] += len(malformed)
+    counts.malformed_rows += malformed
+    if len(malformed) > MALFORMED * (rows + len(malformed)):
+        raise DataError(
+            f"{path}, row {malformed[0]}: wrong number of fields, as in {len(malformed):,} of "
+            f"{rows + len(malformed):,} rows. {QUOTES}"
+        )
+    if not rows:
+        raise DataError(f"{path}: holds a header and no rows. Delete it, or put the rows in.")
+
+
+QUOTES = 'A text with a comma, a line break or a quotation mark must stand in "…", with inner marks doubled: "".'
+
+
+def _header(path: Path, head: bytes) -> dict[str, str]:
+    """Our column names and the file's, from its first line."""
+    lines = head.decode("utf-8", "ignore").lstrip("\r\n").splitlines()
+    line = lines[0] if lines else ""
+    there = [name.strip().strip('"') for name in line.split(",")]
+    raw = [name.strip('"') if name.startswith('"') else name for name in line.split(",")]
+    header = {}
+    for ours, theirs in NAMES.items():
+        hits = [raw[number] for number, name in enumerate(there) if name.lower() in theirs]
+        if len(hits) > 1:
+            raise DataError(f"{path}, line 1: the columns {hits} both mean {ours!r}. Rename one.")
+        if hits:
+            header[ours] = hits[0]
+    if missing := [theirs for ours, theirs in NAMES.items() if ours in ("question", "answer") and ours not in header]:
+        shown = line[:80] or "nothing"
+        wanted = ", ".join(" or ".join(theirs) for theirs in NAMES.values())
+        raise DataError(f"{path}, line 1: no column {' or '.join(missing[0])}. It has: {shown}. Wanted: {wanted}.")
+    return header
+
+
+class _Stream(io.RawIOBase):
+    """An iterator of byte blocks as a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._rest = blocks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self._rest:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+
+def find_encoding(path: str | Path) -> str:
+    """The file's encoding: utf-8, utf-16-le, utf-16-be or gb18030; the whole file has been looked at for the first.
+
+    A file that is no UTF-8 is taken for GB18030 and proved to be so when it is decoded. One that is both (a few short
+    fields can be) is UTF-8 when only that reads as everyday Chinese; otherwise `DataError`.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise DataError(f"{path}: is UTF-32. Save it as UTF-8 with BOM.")
+    for bom, encoding in BOMS.items():
+        if head.startswith(bom):
+            return encoding
+    if head[1:2] == b"\0":  # the header begins with an ASCII letter
+        return "utf-16-le"
+    if head[:1] == b"\0":
+        return "utf-16-be"
+    fault = _first_fault(path, "utf-8")
+    if fault is not None:
+        _refuse_damaged_utf8(path, fault)
+        _refuse_other_encodings(path)
+        return "gb18030"
+    if _first_fault(path, "gb18030") is not None:
+        return "utf-8"
+    with path.open("rb") as file:
+        raw = file.read(BLOCK)
+    readings = {name: raw[: raw.rfind(b"\n") + 1 or None].decode(name, "ignore") for name in ("utf-8", "gb18030")}
+    if readings["utf-8"] == readings["gb18030"]:  # ASCII
+        return "utf-8"
+    if everyday(readings["utf-8"]) >= 0.8 > everyday(readings["gb18030"]):
+        return "utf-8"
+    samples = {name: "".join(sign for sign in text if ord(sign) > 127)[:12] for name, text in readings.items()}
+    raise DataError(
+        f"{path}: too short to tell its encoding. As UTF-8 it reads {samples['utf-8']!r}, as GB18030 "
+        f'{samples["gb18030"]!r}. Save it as "UTF-8 with BOM", or pass encoding="utf-8" or encoding="gb18030".'
+    )
+
+
+def everyday(text: str) -> float:
+    """The share of the characters beyond ASCII that are among the 3,755 commonest Han or Chinese punctuation."""
+    beyond = [sign for sign in text if ord(sign) > 127]
+    return sum(sign in _common() for sign in beyond) / len(beyond) if beyond else 0.0
+
+
+@cache
+def _common() -> frozenset[str]:
+    """GB2312's first level (rows 16 to 55) and its punctuation and full-width signs (rows 1 and 3)."""
+    rows = [0xA1, 0xA3, *range(0xB0, 0xD8)]
+    return frozenset(
+        "".join(bytes([row, cell]).decode("gb2312", "ignore") for row in rows for cell in range(0xA1, 0xFF))
+    )
+
+
+def _first_fault(path: Path, encoding: str) -> int | None:
+    """The place of the first byte that is not in this encoding; None when the whole file is."""
+    decoder, done = codecs.getincrementaldecoder(encoding)(), 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                return done - pending + error.start
+            done += len(block)
+    pending = len(decoder.getstate()[0])
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return done - pending
+    return None
+
+
+def _refuse_damaged_utf8(path: Path, fault: int) -> None:
+    """Raise when the text around the first fault is Chinese in UTF-8 after all: a damaged file, not GB18030."""
+    with path.open("rb") as file:
+        file.seek(max(0, fault - BLOCK // 16))
+        around = file.read(BLOCK // 8)
+    text = around.decode("utf-8", "replace")
+    common, high = sum(sign in _common() for sign in text), int((np.frombuffer(around, dtype=np.uint8) > 127).sum())
+    if 3 * common > high / 2:  # three bytes a Han character
+        raise DataError(f"{path}, {_place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    """Raise when a text of some length reads as GB18030, but hardly a character is an everyday one: Big5, say."""
+    with path.open("rb") as file:
+        raw = file.read(BLOCK // 16)
+    text = "".join(sign for sign in raw.decode("gb18030", "ignore") if ord(sign) > 127)
+    if len(text) >= 500 and everyday(text) < 0.7:
+        raise DataError(
+            f"{path}: could be read as GB18030, but is hardly that: it would begin {text[:12]!r}. If it is Big5 or "
+            'another encoding, save it as "UTF-8 with BOM"; if it is right so, pass encoding="gb18030".'
+        )
+
+
+def _utf8_blocks(path: Path, encoding: str, bar: tqdm) -> Iterator[bytes]:
+    """The file's text in UTF-8, without BOM, strictly decoded, in blocks that end at a line's end."""
+    bom = next((bom for bom, name in BOMS.items() if name == encoding), b"")
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as file:
+        start = len(bom) if file.read(len(bom)) == bom else 0
+        file.seek(start)
+        while True:
+            block = file.read(BLOCK)
+            if encoding == "gb18030" and len(block) == BLOCK:
+                block += file.readline()  # no character of GB18030 contains a line feed's byte
+            try:
+                yield _decode(decoder, block, encoding).encode()
+            except UnicodeError as error:
+                fault = (
+                    start + getattr(error, "start", 0) - (len(decoder.getstate()[0]) if encoding != "gb18030" else 0)
+                )
+                raise DataError(_undecodable(path, encoding, fault)) from None
+            start += len(block)
+            bar.update(len(block))
+            if not block:
+                return
+
+
+def _decode(decoder: codecs.IncrementalDecoder, block: bytes, encoding: str) -> str:
+    if encoding == "gb18030":
+        try:
+            return block.decode("gbk")  # the same text where it succeeds, and a third faster
+        except UnicodeDecodeError:
+            return block.decode("gb18030")
+    return decoder.decode(block, final=not block)
+
+
+def _undecodable(path: Path, encoding: str, fault: int) -> str:
+    text = f"{path}, {_place(path, fault)}: not {encoding.upper()}"
+    if encoding == "gb18030" and (other := _first_fault(path, "utf-8")) is not None:
+        text += f", and not UTF-8 either ({_place(path, other)})"
+    return f"{text}. {RESAVE}"
+
+
+def _place(path: Path, offset: int) -> str:
+    """`byte 98,116 (line 231)`; bytes count from 0, lines from 1."""
+    line, left = 1, offset
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(BLOCK, left))):
+            line += block.count(b"\n")
+            left -= len(block)
+    return f"byte {offset:,} (line {line:,})"

@@ -401,7 +401,7 @@ report.summary(
 # | a step takes a minute | most of it is writing the answers | `FAST_INFERENCE = True`; a shorter completion limit |
 # | out of memory when vLLM starts | its share of memory | lower `VLLM_MEMORY`, then `BATCH_SIZE` |
 #
-# **Now you:** take the reward for correctness away (`REWARD_FUNCS[:-1]` in the trainer) and run again. Which curve still rises? What does the model write now, and why is that no surprise?
+# **Now you:** take the reward for correctness away (`REWARD_FUNCS[:-1]` in the trainer) and run again. Which curves still rise? And how many answers are right? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -416,4 +416,4 @@ report.summary(
 # | 一步要一分钟 | 时间多半花在写回答上 | `FAST_INFERENCE = True`；把回答长度上限调小 |
 # | vLLM 一启动就显存不足 | 它占的份额太大 | 先减 `VLLM_MEMORY`，再减 `BATCH_SIZE` |
 #
-# **轮到你了**：去掉「答对」这一项奖励（训练器里改成 `REWARD_FUNCS[:-1]`），重新跑一遍。哪条曲线还在涨？模型现在写些什么？为什么一点也不奇怪？
+# **轮到你了**：去掉「答对」这一项奖励（训练器里改成 `REWARD_FUNCS[:-1]`），重新跑一遍。哪些曲线还在涨？答对的又有多少？（先猜一猜，数字在讲解里。）

@@ -23,13 +23,14 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import r1, text
+from helpers.nano import adapter, r1, text
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
 NANO: dict[str, Recipe] = {
     "nano/qwen2": text.QWEN2,
     "nano/llama-r1": r1.LLAMA_R1,
+    "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 
@@ -62,6 +63,8 @@ def fingerprint(recipe: Recipe) -> str:
     code = [Path(__file__).with_name(f"{module}.py") for module in ("common", recipe.maker)]
     for path in [*code, *(root() / name for name in recipe.corpus + recipe.vocabulary_text)]:
         digest.update(path.read_bytes())
+    if base := getattr(maker(recipe), "BASE", None):  # an adapter depends on the model that it stands on
+        digest.update(fingerprint(NANO[base]).encode())
     return digest.hexdigest()[:12]
 
 

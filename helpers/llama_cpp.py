@@ -8,7 +8,6 @@ functions, which `xllamacpp` (a wheel) contains. `use` must be called before `im
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -86,7 +85,10 @@ def fetch() -> Path:
                 unpack(download(Path(work)), Path(work, "llama.cpp"))
                 os.replace(Path(work, "llama.cpp"), folder)
         # The quantizer is the course's own and may be newer than the cache.
-        shutil.copyfile(Path(__file__).with_name("llama_quantize.py"), folder / "llama_quantize.py")
+        quantizer = Path(__file__).with_name("llama_quantize.py").read_bytes()
+        there = folder / "llama_quantize.py"
+        if not there.exists() or there.read_bytes() != quantizer:
+            there.write_bytes(quantizer)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What llama.cpp's `llama-quantize` does for q8_0 and q4_k_m, for machines that have no compiled one.
+"""What llama.cpp's `llama-quantize` does for f16, q8_0 and q4_k_m, for machines that have no compiled one.
 
     llama-quantize IN.gguf OUT.gguf TYPE [THREADS]
 
@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-USAGE = "usage: llama-quantize IN.gguf OUT.gguf {q8_0,q4_k_m} [THREADS]"
+USAGE = "usage: llama-quantize IN.gguf OUT.gguf {f16,q8_0,q4_k_m} [THREADS]"
 ARCHITECTURES = ("llama", "qwen2")
-BLOCK = {"Q8_0": 32, "Q5_0": 32, "Q4_K": 256, "Q6_K": 256}  # weights that share their scales; a row is whole blocks
+BLOCK = {
+    "F16": 1,
+    "Q8_0": 32,
+    "Q5_0": 32,
+    "Q4_K": 256,
+    "Q6_K": 256,
+}  # weights that share their scales; a row is whole blocks
+FILE_TYPE = {"f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_k_m": "MOSTLY_Q4_K_M"}
 FALLBACK = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}  # for rows that are not a multiple of 256
 
 
@@ -34,7 +41,7 @@ def target(name: str, row: int, kind: str, layers: int, tied: bool) -> str | Non
     output = name == "output.weight" or (tied and name == "token_embd.weight")
     sensitive = re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down)\.weight", name)
     six_bits = output or (sensitive and more_bits(int(sensitive[1]), layers))
-    wanted = "Q8_0" if kind == "q8_0" else "Q6_K" if six_bits else "Q4_K"
+    wanted = {"f16": "F16", "q8_0": "Q8_0"}.get(kind, "Q6_K" if six_bits else "Q4_K")
     if row % BLOCK[wanted]:
         wanted = FALLBACK.get(wanted, wanted)
     return None if row % BLOCK[wanted] else wanted
@@ -55,8 +62,8 @@ def quantize(source: Path, goal: Path, kind: str) -> dict[str, int]:
 
     reader = gguf.GGUFReader(source)
     architecture = reader.get_field("general.architecture").contents()
-    if kind not in ("q8_0", "q4_k_m") or architecture not in ARCHITECTURES:
-        raise ValueError(f"{architecture} to {kind}: known are {ARCHITECTURES} to q8_0 and q4_k_m. {USAGE}")
+    if kind not in FILE_TYPE or architecture not in ARCHITECTURES:
+        raise ValueError(f"{architecture} to {kind}: known here are {ARCHITECTURES} to {tuple(FILE_TYPE)}. {USAGE}")
     layers = reader.get_field(f"{architecture}.block_count").contents()
     if architecture == "llama" and layers == 80:
         raise ValueError("the 70B shape has rules of its own; use llama.cpp's llama-quantize.")
@@ -64,7 +71,7 @@ def quantize(source: Path, goal: Path, kind: str) -> dict[str, int]:
     half = goal.with_name(f"{goal.name}.unfinished")
     writer = gguf.GGUFWriter(half, architecture, endianess=reader.endianess)
     copy_fields(reader, writer)
-    writer.add_file_type({"q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M}[kind])
+    writer.add_file_type(gguf.LlamaFileType[FILE_TYPE[kind]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
     counted: dict[str, int] = {}

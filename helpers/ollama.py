@@ -129,14 +129,15 @@ def template(pieces: ChatPieces) -> str:
 def stop_tokens(
     tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None, pieces: ChatPieces
 ) -> list[str]:
-    """The texts at which Ollama must stop: every end token, and the special token that begins a question.
+    """The texts at which Ollama must stop: every end token, and the token that begins a question.
 
     The second catches a model that goes on by asking itself.
     """
     ends = getattr(generation, "eos_token_id", None)
     ids = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
     stops = [tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
-    stops += [token for token in tokenizer.all_special_tokens if token and pieces.user[0].startswith(token)]
+    # Not all of these are called special: R1's "<｜User｜>" is an added token like any other.
+    stops += sorted((token for token in tokenizer.get_added_vocab() if pieces.user[0].startswith(token)), key=len)[-1:]
     return list(dict.fromkeys(stops))
 
 
@@ -193,6 +194,8 @@ def _block(parts: Iterator[str]) -> tuple[list[Node], str]:
     """Nodes up to `else`, `end` or the template's end, and which of them it was."""
     nodes: list[Node] = []
     for literal in parts:
+        if "{{" in literal:
+            raise TemplateError(f"an action is not closed: {literal!r}")
         nodes.append(literal)
         action = next(parts, "").strip()
         if action == "end" or action.startswith("else"):

@@ -312,7 +312,7 @@ card = export.model_card(
     base_model=base_model,
     datasets=DATASETS,
     license=LICENSE,
-    text=f"GGUF files of a LoRA fine-tune, made with Unsloth and llama.cpp. Made here: {', '.join(exports.made)}.",
+    text=f"GGUF files of a LoRA fine-tune of {Path(base_model).name}, made with Unsloth and llama.cpp.",
     disclaimer=DISCLAIMER,
 )
 if UPLOAD_TO:

@@ -79,6 +79,13 @@ class Exports:
         """Those of `names` that are wanted and can be made on this machine."""
         return [name for name in names if not self.reason(name)]
 
+    def path(self, name: str) -> Path:
+        """Where a format lies; raises ExportFailed, with the reason, when it was not made."""
+        if name not in self.made:
+            why = self.reason(name) if name in BITS else f"there are {', '.join(BITS)}"
+            raise ExportFailed(f"{name!r} was not made ({why or 'run its cell first'}). Check FORMATS and ASKED.")
+        return self.made[name]
+
     def bytes_of(self, name: str) -> int:
         """The size to expect, in bytes."""
         return round(self.parameters * BITS[name] / 8) + (self.adapter_bytes if name == "lora" else 0)
@@ -150,7 +157,9 @@ class Exports:
                     "expected MiB": f"{self.bytes_of(name) / MIB:,.2f}",
                     "MiB": "–" if size is None else f"{size:,.2f}",
                     "ready after s": f"{self.seconds[name]:.1f}" if name in self.seconds else "–",
-                    "file": str(self.made[name].relative_to(self.folder)) if name in self.made else self.reason(name),
+                    "file, or why not": str(self.made[name].relative_to(self.folder))
+                    if name in self.made
+                    else self.reason(name),
                 }
             )
         return pd.DataFrame(rows).set_index("format")

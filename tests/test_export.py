@@ -82,12 +82,16 @@ def test_the_table_has_every_format_with_its_size_or_reason(tmp_path) -> None:
     made = exports(tmp_path, ["lora", "q8_0", "merged_4bit_forced"])
     with made.making("lora") as folder:
         (folder / "adapter").write_bytes(b"x" * 3 * 2**20)
-    table = made.table()
+    table, why = made.table(), "file, or why not"
     assert list(table.index) == ALL
-    assert table.loc["lora", "MiB"] == "3.00" and table.loc["lora", "file"] == "lora"
-    assert table.loc["f16", "file"] == "not in FORMATS"
-    assert "GPU" in table.loc["merged_4bit_forced", "file"]
+    assert table.loc["lora", "MiB"] == "3.00" and table.loc["lora", why] == "lora"
+    assert table.loc["f16", why] == "not in FORMATS"
+    assert "GPU" in table.loc["merged_4bit_forced", why]
     assert table.loc["q8_0", "MiB"] == "–"
+    assert made.path("lora") == tmp_path / "lora"
+    for name, says in {"q8_0": "run its cell first", "f16": "not in FORMATS", "q2": "there are lora"}.items():
+        with pytest.raises(ExportFailed, match=f"'{name}' was not made .{says}"):
+            made.path(name)
 
 
 def test_ggufs_get_their_names_when_all_are_written(tmp_path) -> None:

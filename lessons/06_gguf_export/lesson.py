@@ -214,7 +214,7 @@ exports.table()
 def compare(name):
     """One GGUF against the answers of section 4."""
     rows = []
-    with export.LlamaCpp(exports.made[name], MAX_SEQ_LENGTH, THREADS) as llama:
+    with export.LlamaCpp(exports.path(name), MAX_SEQ_LENGTH, THREADS) as llama:
         for conversation, (prompt, answer, _) in zip(conversations, before):
             ids = llama.prompt_ids(conversation)
             tokens, stopped = llama.complete(ids, MAX_NEW_TOKENS)
@@ -227,7 +227,7 @@ def compare(name):
 
 
 compared = pd.DataFrame([row for name in ASKED for row in compare(name)])
-compared
+report.side_by_side(compared.astype(str).to_dict("records"))
 
 # %% [markdown] lang="en"
 # On a real model answers part ways after some tokens: with `LOAD_IN_4BIT` the yardstick itself is rounded, and a near tie between two words can fall either way. What must hold is that the *prompt* is equal, and that the text makes sense and stops.
@@ -240,7 +240,7 @@ compared
 # 同一个运行时也是一台服务器，接口和 OpenAI 的一样：
 
 # %%
-with export.LlamaCpp(exports.made[ASKED[-1]], MAX_SEQ_LENGTH, THREADS) as llama:
+with export.LlamaCpp(exports.path(ASKED[-1]), MAX_SEQ_LENGTH, THREADS) as llama:
     request = {"messages": conversations[0], "temperature": 0, "max_tokens": MAX_NEW_TOKENS}
     reply = httpx.post(f"{llama.url}/v1/chat/completions", json=request, timeout=600, trust_env=False).json()
     adds_bos = llama.tokenize("a") != llama.tokenize("a", special=False)
@@ -265,7 +265,7 @@ pieces
 # %%
 written = pieces.without(tokenizer.bos_token if adds_bos else "")  # else BOS would stand there twice
 stops = ollama.stop_tokens(tokenizer, model.generation_config, pieces)
-gguf = exports.made[ASKED[-1]]
+gguf = exports.path(ASKED[-1])
 modelfile = gguf.with_name("Modelfile")
 parameters = {"num_ctx": MAX_SEQ_LENGTH} | ollama.sampling(model.generation_config)
 modelfile.write_text(ollama.modelfile(gguf.name, written, stops, parameters), encoding="utf-8")
@@ -332,7 +332,7 @@ report.summary(
     end_token_in_stops=tokenizer.eos_token in stops_written,
     **{f"{name}_answers_equal": int(rows["answer equal"].sum()) for name, rows in by_format},
     **{f"{name}_tokens_equal": float(rows["same tokens"].sum() / rows["of"].sum()) for name, rows in by_format},
-    **{f"mib_{name}": exports.made[name].stat().st_size / 2**20 for name in quantized},
+    **{f"mib_{name}": exports.path(name).stat().st_size / 2**20 for name in quantized},
 )
 
 # %% [markdown] lang="en"

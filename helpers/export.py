@@ -124,6 +124,8 @@ class Exports:
         folder may hold anything else besides; only the files `….NAME.gguf` are kept, NAME in capitals.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob("unfinished-*"):  # by a killed run, perhaps many gigabytes
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="unfinished-") as around:
             work = Path(around, "files")
             work.mkdir()

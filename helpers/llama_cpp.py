@@ -73,14 +73,14 @@ def use(source: str) -> Path | None:
 
 
 def fetch() -> Path:
-    """The folder with converter and quantizer, downloaded (75 MB, of which 2 are kept) if it is not in the cache."""
+    """The folder with converter and quantizer, downloaded (77 MB, of which 2 are kept) if it is not in the cache."""
     from helpers.nano import cache_folder
 
     folder = cache_folder() / f"llama.cpp-{VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            print(f"fetching llama.cpp's converter (llama-cpp-python {VERSION}) from the package index: 75 MB, once")
+            print(f"fetching llama.cpp's converter (llama-cpp-python {VERSION}) from the package index: 77 MB, once")
             with tempfile.TemporaryDirectory(dir=folder.parent) as work:
                 unpack(download(Path(work)), Path(work, "llama.cpp"))
                 os.replace(Path(work, "llama.cpp"), folder)

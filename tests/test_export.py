@@ -125,6 +125,14 @@ def test_a_failed_export_leaves_nothing_and_keeps_what_was_there(tmp_path, error
     assert {path.name for path in tmp_path.iterdir()} == {"merged_16bit", "gguf"}
 
 
+def test_what_a_killed_run_left_is_cleared(tmp_path) -> None:
+    (tmp_path / "unfinished-abc" / "files").mkdir(parents=True)
+    (tmp_path / "unfinished-abc" / "files" / "half.gguf").write_bytes(b"ha")
+    with exports(tmp_path).making("lora") as folder:
+        (folder / "adapter").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"lora"}
+
+
 def test_a_converter_that_wrote_nothing_is_no_success(tmp_path) -> None:
     made = exports(tmp_path)
     says = r"\*\.Q8_0\.gguf was expected; GGUFs written: a\.F16\.gguf"

@@ -92,7 +92,7 @@ def at(monkeypatch, platform, problems):
 
 def test_what_colab_lacks(colab):
     lacks = platform_setup.unmet(site=colab)
-    assert set(lacks) == {"unsloth", "trl", "datasets", "bitsandbytes", "sacrebleu", "rouge-chinese"}
+    assert set(lacks) == {"unsloth", "trl", "datasets", "bitsandbytes", "sacrebleu", "rouge-chinese", "xllamacpp"}
     assert lacks["unsloth"] == "unsloth is missing"
     assert "4.0.0, needed" in lacks["datasets"]
 

@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import arithmetic, medical, r1, reasoned, text
+from helpers.nano import adapter, arithmetic, medical, r1, reasoned, text
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -33,6 +33,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-math": arithmetic.QWEN2_MATH,
     "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
     "nano/qwen2-medical": medical.QWEN2_MEDICAL,
+    "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 
@@ -46,6 +47,8 @@ def build(name: str = "nano/qwen2") -> Path:
     if name not in NANO:
         raise ValueError(f"unknown nano model {name!r}; there are: {', '.join(sorted(NANO))}")
     recipe = NANO[name]
+    if base := base_of(recipe):
+        build(base)  # first, so that its progress is seen
     folder = cache_folder() / f"{name.replace('/', '-')}-{fingerprint(recipe)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the folder
@@ -65,12 +68,19 @@ def fingerprint(recipe: Recipe) -> str:
     code = [Path(__file__).with_name(f"{module}.py") for module in ("common", recipe.maker)]
     for path in [*code, *(root() / name for name in recipe.corpus + recipe.vocabulary_text)]:
         digest.update(path.read_bytes())
+    if base := base_of(recipe):
+        digest.update(fingerprint(NANO[base]).encode())
     return digest.hexdigest()[:12]
 
 
 def maker(recipe: Recipe) -> ModuleType:
     """The module of this package whose `make(folder, recipe)` writes the checkpoint."""
     return importlib.import_module(f"helpers.nano.{recipe.maker}")
+
+
+def base_of(recipe: Recipe) -> str | None:
+    """The name of the nano model that an adapter stands on."""
+    return getattr(maker(recipe), "BASE", None)
 
 
 def _build_into(folder: Path, name: str, recipe: Recipe) -> None:

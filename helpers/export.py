@@ -1,0 +1,311 @@
+"""Getting a trained model out: what it needs on disk, files that are whole or not there, llama.cpp, the Hub."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+
+from helpers import runtime
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MIB = 2**20
+# Bits a weight in the file. GGUF's are those of an 8B Llama: q4_k_m mixes blocks of 4.5 and 6.5625 bits.
+BITS = {"lora": 0.0, "merged_16bit": 16.0, "merged_4bit_forced": 5.7, "f16": 16.0, "q8_0": 8.5, "q4_k_m": 4.9}
+GGUF = ("f16", "q8_0", "q4_k_m")
+MARGIN = 1.05  # tokenizer, metadata, and what the file system takes
+
+
+class ExportFailed(runtime.Stop):
+    """An export that did not come to its end; nothing of it is left under the final name."""
+
+
+@dataclass
+class Exports:
+    """The exports of one model into one folder: which are wanted, which were made, at what size and time.
+
+    Each is written into a temporary folder and gets its name when it is whole: `folder/lora`,
+    `folder/merged_16bit`, `folder/gguf/model.Q8_0.gguf`. Raises ValueError for an unknown format.
+    """
+
+    folder: Path
+    formats: Sequence[str]
+    parameters: int
+    adapter_bytes: int = 0
+    quantized: bool = False  # loaded in 4 bits
+    gpu: bool = False
+    made: dict[str, Path] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder).resolve()
+        if unknown := set(self.formats) - set(BITS):
+            raise ValueError(f"FORMATS: {', '.join(sorted(unknown))} unknown; there are {', '.join(BITS)}.")
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, folder: str | Path, formats: Sequence[str]) -> Exports:
+        """For a model with a LoRA adapter: its size is read off."""
+        adapter = [p for name, p in model.named_parameters() if "lora_" in name]
+        return cls(
+            folder=Path(folder),
+            formats=formats,
+            parameters=model.num_parameters() - sum(p.numel() for p in adapter),
+            adapter_bytes=4 * sum(p.numel() for p in adapter),
+            quantized=getattr(model.config, "quantization_config", None) is not None,
+            gpu=model.device.type == "cuda",
+        )
+
+    def reason(self, name: str) -> str:
+        """Why a format is not made here; empty when it is."""
+        if name not in self.formats:
+            return "not in FORMATS"
+        if name == "merged_4bit_forced" and not (self.gpu and self.quantized):
+            return "needs a GPU, and LOAD_IN_4BIT"
+        if name in GGUF + ("merged_16bit",) and self.quantized and not self.gpu:
+            return "needs LOAD_IN_4BIT = False on a CPU"
+        return ""
+
+    def wanted(self, *names: str) -> list[str]:
+        """Those of `names` that are wanted and can be made on this machine."""
+        return [name for name in names if not self.reason(name)]
+
+    def path(self, name: str) -> Path:
+        """Where a format lies; raises ExportFailed, with the reason, when it was not made."""
+        if name not in self.made:
+            why = self.reason(name) if name in BITS else f"there are {', '.join(BITS)}"
+            raise ExportFailed(f"{name!r} was not made ({why or 'run its cell first'}). Check FORMATS and ASKED.")
+        return self.made[name]
+
+    def bytes_of(self, name: str) -> int:
+        """The size to expect, in bytes."""
+        return round(self.parameters * BITS[name] / 8) + (self.adapter_bytes if name == "lora" else 0)
+
+    def disk(self) -> dict[str, int]:
+        """Bytes that each file needs, and what is there only while GGUFs are made."""
+        need = {name: self.bytes_of(name) for name in self.wanted(*BITS)}
+        merges = self.wanted("merged_16bit", *GGUF)
+        if self.gpu and self.quantized and merges:
+            need["download: the base model in 16 bits"] = 2 * self.parameters
+        if ggufs := self.wanted(*GGUF):
+            # Unsloth merges into 16 bits on a GPU and into 32 on a CPU, then writes a 16-bit GGUF to quantize from.
+            need["on the way: merged model"] = (2 if self.gpu else 4) * self.parameters
+            need["on the way: 16-bit GGUF"] = 2 * self.parameters if ggufs != ["f16"] else 0
+        return need
+
+    def check_disk(self) -> pd.DataFrame:
+        """What the exports need on disk, in GB of 2**30 bytes; raises NotEnough when less is free."""
+        need = self.disk()
+        total = MARGIN * sum(need.values())
+        place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
+        free = shutil.disk_usage(place).free
+        if free < total:
+            raise runtime.NotEnough(
+                f"the exports need {total / runtime.GB:.1f} GB and {place} has {free / runtime.GB:.1f} GB free. "
+                "Take formats out of FORMATS, or set OUTPUT_DIR to a larger disk (on Kaggle: a folder in /tmp)."
+            )
+        rows = {**need, "in all, with 5 % to spare": total, "free": free}
+        return pd.DataFrame({"GB": [f"{size / runtime.GB:,.3f}" for size in rows.values()]}, index=list(rows))
+
+    @contextlib.contextmanager
+    def making(self, *names: str) -> Iterator[Path]:
+        """A folder to write into, also the current one for that time; afterwards its files get their final names.
+
+        When the block fails, nothing of it is kept, and what an earlier run made stays as it was. For GGUFs the
+        folder may hold anything else besides; only the files `….NAME.gguf` are kept, NAME in capitals.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob("unfinished-*"):  # by a killed run, perhaps many gigabytes
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="unfinished-") as around:
+            work = Path(around, "files")
+            work.mkdir()
+            began = time.time()
+            with contextlib.chdir(work):  # converters write half files where they stand
+                yield work
+            ended = time.time()
+            ggufs = {name: self._gguf(work, name) for name in names if name in GGUF}
+            for name in names:
+                if name in GGUF:
+                    goal = self.folder / "gguf" / f"model.{name.upper()}.gguf"
+                    goal.parent.mkdir(exist_ok=True)
+                    # Several come from one call; a file's own time says when it was ready.
+                    self.seconds[name] = max(0.0, ggufs[name].stat().st_mtime - began)
+                    ggufs[name].replace(goal)
+                else:
+                    goal = self.folder / name
+                    self.seconds[name] = ended - began
+                    _replace_folder(work, goal)
+                self.made[name] = goal
+        print(", ".join(f"{name}: {_size(self.made[name]) / MIB:,.2f} MiB" for name in names))
+
+    def table(self) -> pd.DataFrame:
+        """Every format: megabytes expected and found, seconds until it was there, or why it was not made."""
+        rows = []
+        for name in BITS:
+            size = _size(self.made[name]) / MIB if name in self.made else None
+            rows.append(
+                {
+                    "format": name,
+                    "expected MiB": f"{self.bytes_of(name) / MIB:,.2f}",
+                    "MiB": "–" if size is None else f"{size:,.2f}",
+                    "ready after s": f"{self.seconds[name]:.1f}" if name in self.seconds else "–",
+                    "file, or why not": str(self.made[name].relative_to(self.folder))
+                    if name in self.made
+                    else self.reason(name),
+                }
+            )
+        return pd.DataFrame(rows).set_index("format")
+
+    def _gguf(self, work: Path, name: str) -> Path:
+        found = sorted(work.glob(f"**/*.{name.upper()}.gguf"))
+        if len(found) != 1:
+            there = ", ".join(path.name for path in work.glob("**/*.gguf")) or "none"
+            raise ExportFailed(f"one file *.{name.upper()}.gguf was expected; GGUFs written: {there}.")
+        return found[0]
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Put a finished folder in the place of an older one, which goes last."""
+    aside = new.with_name("old")
+    if old.exists():
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+class LlamaCpp:
+    """A GGUF in llama.cpp, in this process, on the CPU, behind an HTTP API at `url` on this machine alone.
+
+    with LlamaCpp(path) as llama:
+        llama.post("/v1/chat/completions", {"messages": […]})   # as OpenAI's
+    """
+
+    def __init__(self, path: str | Path, context: int = 2048, threads: int = -1) -> None:
+        import xllamacpp
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no GGUF at {path}")
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.warmup, params.verbosity = context, False, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        try:
+            self._server = xllamacpp.Server(params)
+        except Exception as error:  # the binding raises RuntimeError for a broken file, others for settings
+            raise ExportFailed(f"llama.cpp cannot load {path}: {error}") from None
+        self.url: str = self._server.listening_address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server = None  # stops it
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The JSON answer to a JSON question."""
+        import httpx
+
+        answer = httpx.post(f"{self.url}{path}", json=body, timeout=600, trust_env=False)
+        if answer.is_error:
+            raise ExportFailed(f"llama.cpp refused {path}: {answer.text}")
+        return answer.json()
+
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Token ids; with `special`, with what this model puts before every text (BOS)."""
+        body = {"content": text, "add_special": special, "parse_special": True}
+        return self.post("/tokenize", body)["tokens"]
+
+    def prompt_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """A conversation through the chat template that the GGUF carries, in token ids."""
+        return self.tokenize(self.post("/apply-template", {"messages": list(messages)})["prompt"])
+
+    def complete(self, ids: Sequence[int], max_new_tokens: int) -> tuple[list[int], bool]:
+        """Greedy: the new token ids without the end token, and whether the model stopped by itself."""
+        body = {"prompt": list(ids), "n_predict": max_new_tokens, "temperature": 0, "return_tokens": True}
+        answer = self.post("/completion", body)
+        stopped = answer["stop_type"] == "eos"
+        return answer["tokens"][: -1 if stopped else None], stopped
+
+
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two answers share from the beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+CARD = """\
+---
+{facts}
+---
+
+# {title}
+
+{text}
+
+## Files
+
+{files}
+
+## Use
+
+```
+ollama create {name} -f Modelfile
+ollama run {name}
+```
+
+## Limits
+
+{disclaimer}
+"""
+
+
+def model_card(
+    folder: Path, *, title: str, base_model: str, datasets: Sequence[str], license: str, text: str, disclaimer: str
+) -> Path:
+    """Write `folder/README.md`, the Hub's model card: facts that the Hub reads, the files, the limits.
+
+    `base_model` that is a path on this machine is left out of the facts: it means nothing elsewhere.
+    """
+    facts = {"license": license, "library_name": "gguf", "tags": ["gguf", "llama.cpp", "lora"]}
+    if base_model and not Path(base_model).is_absolute():
+        facts |= {"base_model": base_model}
+    if datasets:
+        facts |= {"datasets": list(datasets)}
+    lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())  # YAML, too
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"]
+    listed = "\n".join(f"- `{path.relative_to(folder)}`, {path.stat().st_size / MIB:,.1f} MiB" for path in files)
+    card = folder / "README.md"
+    name = title.lower().replace(" ", "-")
+    card.write_text(
+        CARD.format(facts=lines, title=title, name=name, text=text, files=listed, disclaimer=disclaimer),
+        encoding="utf-8",
+    )
+    return card
+
+
+def upload(folder: Path, repository: str, token: str, private: bool = True) -> str:
+    """Create the Hub repository, private unless told, and put the folder into it; returns its address.
+
+    Raises Stop when the repository is there already and public, though `private` was asked for.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    address = api.create_repo(repository, private=private, exist_ok=True)
+    if private and not api.repo_info(repository).private:
+        raise runtime.Stop(f"{repository} exists and is public. Make it private on the Hub, or set PRIVATE = False.")
+    api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload from the course's lesson 06")
+    return str(address)

@@ -197,6 +197,14 @@ def test_a_quotation_mark_that_is_never_closed_swallows_nothing(tmp_path):
         read_medical_csv(write(tmp_path, text))
 
 
+@pytest.mark.parametrize("end", ['内科,a",b,回答', '内科,a",回答', '内科,a"'])
+def test_rows_between_two_stray_quotation_marks_are_not_lost(tmp_path, end):
+    swallowed = content(*[ROW] * 900).split("\r\n", 1)[1]
+    text = content(ROW) + '内科,a,"没有结束,回答\r\n' + swallowed + end + "\r\n" + swallowed
+    with pytest.raises(DataError, match=r"内科.csv: a field of [\d,]+ characters on 9\d\d lines, beginning .*没有结束"):
+        read_medical_csv(write(tmp_path, text))
+
+
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,8 @@ NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "q
 """Our columns and what the files call them; question and answer must be there."""
 
 BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
-CSV_BLOCK = 2**21  # bytes; a row that is longer is a quotation mark that was never closed
+CSV_BLOCK = 2**21  # bytes; no row may be longer
+LONGEST_FIELD = 2**16  # bytes of UTF-8, some 20,000 characters: beyond it, a quotation mark has swallowed rows
 NOTHING = pa.array(["", "无", "無"])  # how the files say that a field is empty
 MALFORMED = 0.01  # the share of rows with a wrong number of fields above which a file is refused
 
@@ -252,9 +253,12 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     header = _header(path, head)
     stream = io.BufferedReader(_Stream(chain([head], blocks)), BLOCK)
     malformed: list[int] = []
+    swallowed: list[str] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:
         malformed.append(row.number or 0)
+        if len(row.text) * 3 > LONGEST_FIELD:
+            swallowed.append(row.text)
         return "skip"
 
     rows = 0
@@ -274,9 +278,19 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
             rows += len(batch)
             empty = pa.repeat(pa.scalar(""), len(batch))
             columns = [batch.column(header[name]) if name in header else empty for name in NAMES]
+            for column in columns:
+                if (pc.max(pc.binary_length(column)).as_py() or 0) > LONGEST_FIELD:
+                    swallowed.append(max(column.to_pylist(), key=len))
+            if swallowed:
+                break
             yield pa.record_batch(columns, schema=SCHEMA)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not readable as CSV after row {rows:,} ({error}). {QUOTES}") from None
+    if swallowed:
+        raise DataError(
+            f"{path}: a field of {len(swallowed[0]):,} characters on {swallowed[0].count(chr(10)) + 1:,} lines, beginning "
+            f"{swallowed[0][:30]!r}: a quotation mark there is probably never closed. {QUOTES}"
+        )
     counts.read += rows + len(malformed)
     counts.dropped["malformed"] += len(malformed)
     counts.malformed_rows += malformed

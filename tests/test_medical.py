@@ -181,7 +181,7 @@ def test_short_chinese_in_utf8_is_no_doubt(tmp_path):
         (content(ROW, header=("department", "title", "q", "answer")).encode(), "line 1: no column ask or question"),
         (content(ROW, header=("department", "title", "ask", "reply")).encode(), "line 1: no column answer"),
         (content(ROW, header=("title", "question", "ask", "answer")).encode(), "both mean 'question'"),
-        (content(ROW).encode() + b"a,b,c\r\n", "row 3: wrong number of fields, as in 1 of 2 rows"),
+        (content(ROW).encode() + b"a,b,c\r\n", "row 3: wrong number of fields, or .* as in 1 of 2 rows"),
     ],
 )
 def test_bad_files_name_the_place(tmp_path, raw, says):
@@ -201,8 +201,18 @@ def test_a_quotation_mark_that_is_never_closed_swallows_nothing(tmp_path):
 def test_rows_between_two_stray_quotation_marks_are_not_lost(tmp_path, end):
     swallowed = content(*[ROW] * 900).split("\r\n", 1)[1]
     text = content(ROW) + '内科,a,"没有结束,回答\r\n' + swallowed + end + "\r\n" + swallowed
-    with pytest.raises(DataError, match=r"内科.csv: a field of [\d,]+ characters on 9\d\d lines, beginning .*没有结束"):
+    with pytest.raises(DataError, match=r"内科.csv, 9\d\d lines from .*没有结束.* as in 9\d\d of 1,8"):
         read_medical_csv(write(tmp_path, text))
+
+
+def test_a_few_swallowed_rows_are_counted_by_line(tmp_path, capsys):
+    some = content(*[ROW] * 900).split("\r\n", 1)[1]
+    text = content() + some * 21 + '内科,a,"没有结束,回答\r\n' + some + '内科,a",回答\r\n'
+    write(tmp_path, text, name="内科/a.csv")
+    assert load_medical_dialogues(tmp_path)["answer"][:] == [ROW[3]]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "duplicate malformed 内科 19,802 1 18,899 902" in said
+    assert "a.csv, 902 lines from" in said
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -227,7 +237,7 @@ def test_nothing_is_read_as_a_number_or_as_missing(tmp_path):
 def test_a_few_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
     text = content(*[ROW] * 150) + "a,b,c\r\n" + content(*[ROW] * 50).split("\r\n", 1)[1]
     assert len(read_medical_csv(write(tmp_path, text))) == 200
-    assert "gb18030, 200 rows, 1 more skipped (wrong number of fields: row 152)" in capsys.readouterr().out
+    assert "gb18030, 200 rows; skipped: 1 with a wrong number of fields (row 152)" in capsys.readouterr().out
 
 
 def test_a_missing_file_lists_its_neighbours(tmp_path):

@@ -37,7 +37,7 @@ BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
 CSV_BLOCK = 2**21  # bytes; no row may be longer
 LONGEST_FIELD = 2**16  # bytes of UTF-8, some 20,000 characters: beyond it, a quotation mark has swallowed rows
 NOTHING = pa.array(["", "无", "無"])  # how the files say that a field is empty
-MALFORMED = 0.01  # the share of rows with a wrong number of fields above which a file is refused
+MALFORMED = 0.05  # the share of malformed rows above which a file is refused
 
 BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 RESAVE = 'Open it in an editor that names the encoding, repair it, and save it as "UTF-8 with BOM".'
@@ -54,7 +54,8 @@ def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
     path, counts = _existing(path), Counts()
     with _progress([path]) as bar:
         dataset = _on_disk(_batches(path, encoding, counts, bar), SCHEMA)
-    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + counts.malformed_text())
+    skipped = counts.malformed_text()
+    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + (f"; skipped: {skipped}" if skipped else ""))
     return dataset
 
 
@@ -127,13 +128,14 @@ class Counts:
     )
     from_title: int = 0
     malformed_rows: list[int] = field(default_factory=list)
+    swallowed: list[str] = field(default_factory=list)
 
     def malformed_text(self) -> str:
-        """The end of a one-file report."""
-        if not self.malformed_rows:
-            return ""
+        """Where rows were skipped for their form, for the end of a report; empty when none was."""
         shown = ", ".join(map(str, self.malformed_rows[:5])) + (", …" if len(self.malformed_rows) > 5 else "")
-        return f", {len(self.malformed_rows):,} more skipped (wrong number of fields: row {shown})"
+        parts = [f"{len(self.malformed_rows):,} with a wrong number of fields (row {shown})"] if shown else []
+        parts += [f"swallowed by a quotation mark that is never closed: {text}" for text in self.swallowed[:5]]
+        return "; ".join(parts)
 
 
 # --- cleaning ---------------------------------------------------------------------------------------------------------
@@ -194,8 +196,7 @@ def _report(counts: dict[str, Counts]) -> str:
     ]
     if filled := sum(c.from_title for c in counts.values()):
         table.append(f"{filled:,} questions were empty or 无 and are their titles now.")
-    if malformed := [(name, c) for name, c in counts.items() if c.malformed_rows]:
-        table += [f"{name}: malformed is row {', '.join(map(str, c.malformed_rows[:5]))}" for name, c in malformed]
+    table += [f"{name}, malformed: {c.malformed_text()}" for name, c in counts.items() if c.dropped["malformed"]]
     return "\n".join(table)
 
 
@@ -253,12 +254,13 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     header = _header(path, head)
     stream = io.BufferedReader(_Stream(chain([head], blocks)), BLOCK)
     malformed: list[int] = []
-    swallowed: list[str] = []
+    swallowed: list[str] = []  # what lies between two stray quotation marks: many rows that look like one
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        malformed.append(row.number or 0)
-        if len(row.text) * 3 > LONGEST_FIELD:
+        if len(row.text.encode()) > LONGEST_FIELD:
             swallowed.append(row.text)
+        else:
+            malformed.append(row.number or 0)
         return "skip"
 
     rows = 0
@@ -275,32 +277,35 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
             ),
         )
         for batch in reader:
-            rows += len(batch)
             empty = pa.repeat(pa.scalar(""), len(batch))
             columns = [batch.column(header[name]) if name in header else empty for name in NAMES]
-            for column in columns:
-                if (pc.max(pc.binary_length(column)).as_py() or 0) > LONGEST_FIELD:
-                    swallowed.append(max(column.to_pylist(), key=len))
-            if swallowed:
-                break
-            yield pa.record_batch(columns, schema=SCHEMA)
+            made, taken = pa.record_batch(columns, schema=SCHEMA), _swallowed(columns)
+            if taken:
+                swallowed += ["".join(made.slice(row, 1).to_pylist()[0].values()) for row in taken]
+                made = made.take(pa.array(np.setdiff1d(np.arange(len(made)), taken)))
+            rows += len(made)
+            yield made
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not readable as CSV after row {rows:,} ({error}). {QUOTES}") from None
-    if swallowed:
-        raise DataError(
-            f"{path}: a field of {len(swallowed[0]):,} characters on {swallowed[0].count(chr(10)) + 1:,} lines, beginning "
-            f"{swallowed[0][:30]!r}: a quotation mark there is probably never closed. {QUOTES}"
-        )
-    counts.read += rows + len(malformed)
-    counts.dropped["malformed"] += len(malformed)
+    lost = len(malformed) + sum(text.count("\n") + 1 for text in swallowed)
+    counts.read += rows + lost
+    counts.dropped["malformed"] += lost
     counts.malformed_rows += malformed
-    if len(malformed) > MALFORMED * (rows + len(malformed)):
+    counts.swallowed += [f"{path.name}, {text.count(chr(10)) + 1:,} lines from {text[:30]!r}" for text in swallowed]
+    if lost > MALFORMED * (rows + lost):
+        where = f"row {malformed[0]}" if malformed else counts.swallowed[-1].split(", ", 1)[1]
         raise DataError(
-            f"{path}, row {malformed[0]}: wrong number of fields, as in {len(malformed):,} of "
-            f"{rows + len(malformed):,} rows. {QUOTES}"
+            f"{path}, {where}: wrong number of fields, or a quotation mark that is never closed, as in {lost:,} of "
+            f"{rows + lost:,} rows. {QUOTES}"
         )
     if not rows:
         raise DataError(f"{path}: holds a header and no rows. Delete it, or put the rows in.")
+
+
+def _swallowed(columns: list[pa.StringArray]) -> list[int]:
+    """The rows in which a field is longer than any text should be."""
+    longest = np.max([pc.binary_length(column).to_numpy(zero_copy_only=False) for column in columns], axis=0)
+    return np.flatnonzero(longest > LONGEST_FIELD).tolist()
 
 
 QUOTES = 'A text with a comma, a line break or a quotation mark must stand in "…", with inner marks doubled: "".'

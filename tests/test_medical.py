@@ -8,8 +8,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from helpers import prompts
-from helpers.data import DataError, add_text, balanced, load_medical_dialogues, medical_files, read_medical_csv
-from helpers.data import medical as module
+from helpers.data import (
+    DataError,
+    add_text,
+    balanced,
+    encodings,
+    load_medical_dialogues,
+    medical_files,
+    read_medical_csv,
+)
 from tools import bench_medical
 from tools.lessons import ROOT
 from tools.samples.medical import ASKS, DEPARTMENTS
@@ -142,7 +149,7 @@ def test_another_encoding_is_not_taken_for_gb18030(tmp_path, encoding, text):
 
 
 def test_the_whole_file_decides_not_its_first_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(encodings, "BLOCK", 64)
     ascii_rows = [("a", "b", f"question {n}", "answer") for n in range(50)]
     assert rows_of(write(tmp_path, content(*ascii_rows, ROW), "gbk"))[-1] == ROW
     assert rows_of(write(tmp_path, content(*ascii_rows, ROW), "utf-8"))[-1] == ROW
@@ -151,7 +158,7 @@ def test_the_whole_file_decides_not_its_first_block(tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", [16, 61, 64, 97])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_characters_across_blocks(tmp_path, monkeypatch, encoding, block):
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(encodings, "BLOCK", block)
     odd = "䶮𠮷" if encoding != "gbk" else "喆囍"
     rows = [(odd, "a" * n, "头晕" * n, "休\n息") for n in range(1, 9)]
     assert rows_of(write(tmp_path, content(*rows), encoding)) == rows
@@ -273,7 +280,7 @@ def test_other_answers_and_other_splits_are_no_duplicates(tmp_path):
 
 
 def test_duplicates_are_found_across_files_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(encodings, "BLOCK", 256)
     rows = [("", "", f"问题{n}", "回答") for n in range(40)]
     write(tmp_path, content(*rows), name="内科/a.csv")
     write(tmp_path, content(*rows, ROW), name="内科/b.csv")

@@ -8,8 +8,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from helpers import prompts
-from helpers.data import DataError, add_text, balanced, load_medical_dialogues, medical_files, read_medical_csv
-from helpers.data import medical as module
+from helpers.data import (
+    DataError,
+    add_text,
+    balanced,
+    encodings,
+    load_medical_dialogues,
+    medical_files,
+    read_medical_csv,
+)
 from tools import bench_medical
 from tools.lessons import ROOT
 from tools.samples.medical import ASKS, DEPARTMENTS
@@ -142,7 +149,7 @@ def test_another_encoding_is_not_taken_for_gb18030(tmp_path, encoding, text):
 
 
 def test_the_whole_file_decides_not_its_first_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(encodings, "BLOCK", 64)
     ascii_rows = [("a", "b", f"question {n}", "answer") for n in range(50)]
     assert rows_of(write(tmp_path, content(*ascii_rows, ROW), "gbk"))[-1] == ROW
     assert rows_of(write(tmp_path, content(*ascii_rows, ROW), "utf-8"))[-1] == ROW
@@ -151,7 +158,7 @@ def test_the_whole_file_decides_not_its_first_block(tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", [16, 61, 64, 97])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_characters_across_blocks(tmp_path, monkeypatch, encoding, block):
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(encodings, "BLOCK", block)
     odd = "䶮𠮷" if encoding != "gbk" else "喆囍"
     rows = [(odd, "a" * n, "头晕" * n, "休\n息") for n in range(1, 9)]
     assert rows_of(write(tmp_path, content(*rows), encoding)) == rows
@@ -181,7 +188,7 @@ def test_short_chinese_in_utf8_is_no_doubt(tmp_path):
         (content(ROW, header=("department", "title", "q", "answer")).encode(), "line 1: no column ask or question"),
         (content(ROW, header=("department", "title", "ask", "reply")).encode(), "line 1: no column answer"),
         (content(ROW, header=("title", "question", "ask", "answer")).encode(), "both mean 'question'"),
-        (content(ROW).encode() + b"a,b,c\r\n", "row 3: wrong number of fields, as in 1 of 2 rows"),
+        (content(ROW).encode() + b"a,b,c\r\n", "row 3: wrong number of fields, or .* as in 1 of 2 rows"),
     ],
 )
 def test_bad_files_name_the_place(tmp_path, raw, says):
@@ -195,6 +202,24 @@ def test_a_quotation_mark_that_is_never_closed_swallows_nothing(tmp_path):
     text = content(ROW) + '内科,a,"没有结束的问题,回答\r\n' + content(*[ROW] * 50).split("\r\n", 1)[1]
     with pytest.raises(DataError, match="内科.csv"):
         read_medical_csv(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("end", ['内科,a",b,回答', '内科,a",回答', '内科,a"'])
+def test_rows_between_two_stray_quotation_marks_are_not_lost(tmp_path, end):
+    swallowed = content(*[ROW] * 900).split("\r\n", 1)[1]
+    text = content(ROW) + '内科,a,"没有结束,回答\r\n' + swallowed + end + "\r\n" + swallowed
+    with pytest.raises(DataError, match=r"内科.csv, 9\d\d lines from .*没有结束.* as in 9\d\d of 1,8"):
+        read_medical_csv(write(tmp_path, text))
+
+
+def test_a_few_swallowed_rows_are_counted_by_line(tmp_path, capsys):
+    some = content(*[ROW] * 900).split("\r\n", 1)[1]
+    text = content() + some * 21 + '内科,a,"没有结束,回答\r\n' + some + '内科,a",回答\r\n'
+    write(tmp_path, text, name="内科/a.csv")
+    assert load_medical_dialogues(tmp_path)["answer"][:] == [ROW[3]]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "duplicate malformed 内科 19,802 1 18,899 902" in said
+    assert "a.csv, 902 lines from" in said
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -219,7 +244,7 @@ def test_nothing_is_read_as_a_number_or_as_missing(tmp_path):
 def test_a_few_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
     text = content(*[ROW] * 150) + "a,b,c\r\n" + content(*[ROW] * 50).split("\r\n", 1)[1]
     assert len(read_medical_csv(write(tmp_path, text))) == 200
-    assert "gb18030, 200 rows, 1 more skipped (wrong number of fields: row 152)" in capsys.readouterr().out
+    assert "gb18030, 200 rows; skipped: 1 with a wrong number of fields (row 152)" in capsys.readouterr().out
 
 
 def test_a_missing_file_lists_its_neighbours(tmp_path):
@@ -255,7 +280,7 @@ def test_other_answers_and_other_splits_are_no_duplicates(tmp_path):
 
 
 def test_duplicates_are_found_across_files_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 256)
+    monkeypatch.setattr(encodings, "BLOCK", 256)
     rows = [("", "", f"问题{n}", "回答") for n in range(40)]
     write(tmp_path, content(*rows), name="内科/a.csv")
     write(tmp_path, content(*rows, ROW), name="内科/b.csv")

@@ -7,7 +7,6 @@ The files are read block by block and column by column (Arrow), and the result l
 from __future__ import annotations
 
 import atexit
-import codecs
 import io
 import os
 import shutil
@@ -27,19 +26,17 @@ import xxhash
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from helpers.data.encodings import find_encoding, utf8_blocks
 from helpers.data.rows import DataError
 
 REPOSITORY = "https://github.com/Toyhom/Chinese-medical-dialogue-data"
 NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "question"), "answer": ("answer",)}
 """Our columns and what the files call them; question and answer must be there."""
 
-BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
-CSV_BLOCK = 2**21  # bytes; a row that is longer is a quotation mark that was never closed
+CSV_BLOCK = 2**21  # bytes; no row may be longer
+LONGEST_FIELD = 2**16  # bytes of UTF-8, some 20,000 characters: beyond it, a quotation mark has swallowed rows
 NOTHING = pa.array(["", "无", "無"])  # how the files say that a field is empty
-MALFORMED = 0.01  # the share of rows with a wrong number of fields above which a file is refused
-
-BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-RESAVE = 'Open it in an editor that names the encoding, repair it, and save it as "UTF-8 with BOM".'
+MALFORMED = 0.05  # the share of malformed rows above which a file is refused
 
 
 def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
@@ -47,13 +44,15 @@ def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
 
     The encoding is established over the whole file by strict decoding: UTF-8 with or without BOM, UTF-16, or
     GB18030, which contains GBK and GB2312. A file that could be read in two ways raises `DataError`, as does one that
-    is damaged: it names the byte and the line. `encoding` says it instead. Rows are numbered as in a spreadsheet, the
-    header being row 1.
+    is damaged: it names the byte and the line. `encoding` says it instead. Rows with a wrong number of
+    fields are skipped, counted and printed (numbered as in a spreadsheet, the header being row 1); more than 5 % of
+    them raise `DataError`, too.
     """
     path, counts = _existing(path), Counts()
     with _progress([path]) as bar:
         dataset = _on_disk(_batches(path, encoding, counts, bar), SCHEMA)
-    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + counts.malformed_text())
+    skipped = counts.malformed_text()
+    print(f"{path}: {counts.encoding}, {len(dataset):,} rows" + (f"; skipped: {skipped}" if skipped else ""))
     return dataset
 
 
@@ -126,13 +125,14 @@ class Counts:
     )
     from_title: int = 0
     malformed_rows: list[int] = field(default_factory=list)
+    swallowed: list[str] = field(default_factory=list)
 
     def malformed_text(self) -> str:
-        """The end of a one-file report."""
-        if not self.malformed_rows:
-            return ""
+        """Where rows were skipped for their form, for the end of a report; empty when none was."""
         shown = ", ".join(map(str, self.malformed_rows[:5])) + (", …" if len(self.malformed_rows) > 5 else "")
-        return f", {len(self.malformed_rows):,} more skipped (wrong number of fields: row {shown})"
+        parts = [f"{len(self.malformed_rows):,} with a wrong number of fields (row {shown})"] if shown else []
+        parts += [f"swallowed by a quotation mark that is never closed: {text}" for text in self.swallowed[:5]]
+        return "; ".join(parts)
 
 
 # --- cleaning ---------------------------------------------------------------------------------------------------------
@@ -193,8 +193,7 @@ def _report(counts: dict[str, Counts]) -> str:
     ]
     if filled := sum(c.from_title for c in counts.values()):
         table.append(f"{filled:,} questions were empty or 无 and are their titles now.")
-    if malformed := [(name, c) for name, c in counts.items() if c.malformed_rows]:
-        table += [f"{name}: malformed is row {', '.join(map(str, c.malformed_rows[:5]))}" for name, c in malformed]
+    table += [f"{name}, malformed: {c.malformed_text()}" for name, c in counts.items() if c.dropped["malformed"]]
     return "\n".join(table)
 
 
@@ -243,18 +242,22 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     """The rows of one file in blocks, its columns under our names; counts rows read and malformed ones."""
     encoding = encoding or find_encoding(path)
     counts.encoding = encoding
-    blocks = _utf8_blocks(path, encoding, bar)
+    blocks = utf8_blocks(path, encoding, bar.update)
     head = b""
     while not head.strip() or b"\n" not in head.lstrip():
         if (block := next(blocks, None)) is None:
             break
         head += block
     header = _header(path, head)
-    stream = io.BufferedReader(_Stream(chain([head], blocks)), BLOCK)
+    stream = io.BufferedReader(_Stream(chain([head], blocks)), CSV_BLOCK)
     malformed: list[int] = []
+    swallowed: list[str] = []  # what lies between two stray quotation marks: many rows that look like one
 
     def skip(row: pa.csv.InvalidRow) -> str:
-        malformed.append(row.number or 0)
+        if len(row.text.encode()) > LONGEST_FIELD:
+            swallowed.append(row.text)
+        else:
+            malformed.append(row.number or 0)
         return "skip"
 
     rows = 0
@@ -271,22 +274,35 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
             ),
         )
         for batch in reader:
-            rows += len(batch)
             empty = pa.repeat(pa.scalar(""), len(batch))
             columns = [batch.column(header[name]) if name in header else empty for name in NAMES]
-            yield pa.record_batch(columns, schema=SCHEMA)
+            made, taken = pa.record_batch(columns, schema=SCHEMA), _swallowed(columns)
+            if taken:
+                swallowed += ["".join(made.slice(row, 1).to_pylist()[0].values()) for row in taken]
+                made = made.take(pa.array(np.setdiff1d(np.arange(len(made)), taken)))
+            rows += len(made)
+            yield made
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not readable as CSV after row {rows:,} ({error}). {QUOTES}") from None
-    counts.read += rows + len(malformed)
-    counts.dropped["malformed"] += len(malformed)
+    lost = len(malformed) + sum(text.count("\n") + 1 for text in swallowed)
+    counts.read += rows + lost
+    counts.dropped["malformed"] += lost
     counts.malformed_rows += malformed
-    if len(malformed) > MALFORMED * (rows + len(malformed)):
+    counts.swallowed += [f"{path.name}, {text.count(chr(10)) + 1:,} lines from {text[:30]!r}" for text in swallowed]
+    if lost > MALFORMED * (rows + lost):
+        where = f"row {malformed[0]}" if malformed else counts.swallowed[-1].split(", ", 1)[1]
         raise DataError(
-            f"{path}, row {malformed[0]}: wrong number of fields, as in {len(malformed):,} of "
-            f"{rows + len(malformed):,} rows. {QUOTES}"
+            f"{path}, {where}: wrong number of fields, or a quotation mark that is never closed, as in {lost:,} of "
+            f"{rows + lost:,} rows. {QUOTES}"
         )
     if not rows:
         raise DataError(f"{path}: holds a header and no rows. Delete it, or put the rows in.")
+
+
+def _swallowed(columns: list[pa.StringArray]) -> list[int]:
+    """The rows in which a field is longer than any text should be."""
+    longest = np.max([pc.binary_length(column).to_numpy(zero_copy_only=False) for column in columns], axis=0)
+    return np.flatnonzero(longest > LONGEST_FIELD).tolist()
 
 
 QUOTES = 'A text with a comma, a line break or a quotation mark must stand in "…", with inner marks doubled: "".'
@@ -331,152 +347,3 @@ class _Stream(io.RawIOBase):
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
         return size
-
-
-# --- encodings --------------------------------------------------------------------------------------------------------
-
-
-def find_encoding(path: str | Path) -> str:
-    """The file's encoding: utf-8, utf-16-le, utf-16-be or gb18030; the whole file has been looked at for the first.
-
-    A file that is no UTF-8 is taken for GB18030 and proved to be so when it is decoded. One that is both (a few short
-    fields can be) is UTF-8 when only that reads as everyday Chinese; otherwise `DataError`.
-    """
-    path = Path(path)
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise DataError(f"{path}: is UTF-32. Save it as UTF-8 with BOM.")
-    for bom, encoding in BOMS.items():
-        if head.startswith(bom):
-            return encoding
-    if head[1:2] == b"\0":  # the header begins with an ASCII letter
-        return "utf-16-le"
-    if head[:1] == b"\0":
-        return "utf-16-be"
-    fault = _first_fault(path, "utf-8")
-    if fault is not None:
-        _refuse_damaged_utf8(path, fault)
-        _refuse_other_encodings(path)
-        return "gb18030"
-    if _first_fault(path, "gb18030") is not None:
-        return "utf-8"
-    with path.open("rb") as file:
-        raw = file.read(BLOCK)
-    readings = {name: raw[: raw.rfind(b"\n") + 1 or None].decode(name, "ignore") for name in ("utf-8", "gb18030")}
-    if readings["utf-8"] == readings["gb18030"]:  # ASCII
-        return "utf-8"
-    if everyday(readings["utf-8"]) >= 0.8 > everyday(readings["gb18030"]):
-        return "utf-8"
-    samples = {name: "".join(sign for sign in text if ord(sign) > 127)[:12] for name, text in readings.items()}
-    raise DataError(
-        f"{path}: too short to tell its encoding. As UTF-8 it reads {samples['utf-8']!r}, as GB18030 "
-        f'{samples["gb18030"]!r}. Save it as "UTF-8 with BOM", or pass encoding="utf-8" or encoding="gb18030".'
-    )
-
-
-def everyday(text: str) -> float:
-    """The share of the characters beyond ASCII that are among the 3,755 commonest Han or Chinese punctuation."""
-    beyond = [sign for sign in text if ord(sign) > 127]
-    return sum(sign in _common() for sign in beyond) / len(beyond) if beyond else 0.0
-
-
-@cache
-def _common() -> frozenset[str]:
-    """GB2312's first level (rows 16 to 55) and its punctuation and full-width signs (rows 1 and 3)."""
-    rows = [0xA1, 0xA3, *range(0xB0, 0xD8)]
-    return frozenset(
-        "".join(bytes([row, cell]).decode("gb2312", "ignore") for row in rows for cell in range(0xA1, 0xFF))
-    )
-
-
-def _first_fault(path: Path, encoding: str) -> int | None:
-    """The place of the first byte that is not in this encoding; None when the whole file is."""
-    decoder, done = codecs.getincrementaldecoder(encoding)(), 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            pending = len(decoder.getstate()[0])
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError as error:
-                return done - pending + error.start
-            done += len(block)
-    pending = len(decoder.getstate()[0])
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return done - pending
-    return None
-
-
-def _refuse_damaged_utf8(path: Path, fault: int) -> None:
-    """Raise when the text around the first fault is Chinese in UTF-8 after all: a damaged file, not GB18030."""
-    with path.open("rb") as file:
-        file.seek(max(0, fault - BLOCK // 16))
-        around = file.read(BLOCK // 8)
-    text = around.decode("utf-8", "replace")
-    common, high = sum(sign in _common() for sign in text), int((np.frombuffer(around, dtype=np.uint8) > 127).sum())
-    if 3 * common > high / 2:  # three bytes a Han character
-        raise DataError(f"{path}, {_place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
-
-
-def _refuse_other_encodings(path: Path) -> None:
-    """Raise when a text of some length reads as GB18030, but hardly a character is an everyday one: Big5, say."""
-    with path.open("rb") as file:
-        raw = file.read(BLOCK // 16)
-    text = "".join(sign for sign in raw.decode("gb18030", "ignore") if ord(sign) > 127)
-    if len(text) >= 500 and everyday(text) < 0.7:
-        raise DataError(
-            f"{path}: could be read as GB18030, but is hardly that: it would begin {text[:12]!r}. If it is Big5 or "
-            'another encoding, save it as "UTF-8 with BOM"; if it is right so, pass encoding="gb18030".'
-        )
-
-
-def _utf8_blocks(path: Path, encoding: str, bar: tqdm) -> Iterator[bytes]:
-    """The file's text in UTF-8, without BOM, strictly decoded, in blocks that end at a line's end."""
-    bom = next((bom for bom, name in BOMS.items() if name == encoding), b"")
-    decoder = codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as file:
-        start = len(bom) if file.read(len(bom)) == bom else 0
-        file.seek(start)
-        while True:
-            block = file.read(BLOCK)
-            if encoding == "gb18030" and len(block) == BLOCK:
-                block += file.readline()  # no character of GB18030 contains a line feed's byte
-            try:
-                yield _decode(decoder, block, encoding).encode()
-            except UnicodeError as error:
-                fault = (
-                    start + getattr(error, "start", 0) - (len(decoder.getstate()[0]) if encoding != "gb18030" else 0)
-                )
-                raise DataError(_undecodable(path, encoding, fault)) from None
-            start += len(block)
-            bar.update(len(block))
-            if not block:
-                return
-
-
-def _decode(decoder: codecs.IncrementalDecoder, block: bytes, encoding: str) -> str:
-    if encoding == "gb18030":
-        try:
-            return block.decode("gbk")  # the same text where it succeeds, and a third faster
-        except UnicodeDecodeError:
-            return block.decode("gb18030")
-    return decoder.decode(block, final=not block)
-
-
-def _undecodable(path: Path, encoding: str, fault: int) -> str:
-    text = f"{path}, {_place(path, fault)}: not {encoding.upper()}"
-    if encoding == "gb18030" and (other := _first_fault(path, "utf-8")) is not None:
-        text += f", and not UTF-8 either ({_place(path, other)})"
-    return f"{text}. {RESAVE}"
-
-
-def _place(path: Path, offset: int) -> str:
-    """`byte 98,116 (line 231)`; bytes count from 0, lines from 1."""
-    line, left = 1, offset
-    with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(BLOCK, left))):
-            line += block.count(b"\n")
-            left -= len(block)
-    return f"byte {offset:,} (line {line:,})"

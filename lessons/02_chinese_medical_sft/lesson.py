@@ -116,7 +116,7 @@ except UnicodeDecodeError as error:
 raw, name = file.read_bytes()[:96], "王䶮".encode("gb18030")  # 䶮 (yǎn) is a rare name
 print(raw[:48], name, "\n")
 for encoding in ("utf-8", "latin-1", "gb2312", "gbk", "gb18030"):
-    text = raw.decode(encoding, errors="replace").split("\n")[1]
+    text = raw.decode(encoding, errors="replace").partition("\n")[2]
     print(f"{encoding:8} {text[:36]}    王䶮 → {name.decode(encoding, errors='ignore')}")
 
 # %% [markdown] lang="en"

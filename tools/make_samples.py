@@ -12,10 +12,10 @@ import argparse
 import sys
 
 from helpers.runtime import root
-from tools.samples import alpaca
+from tools.samples import alpaca, medical_o1
 
 OUT = root() / "data_samples"
-PARTS = [alpaca]
+PARTS = [alpaca, medical_o1]
 
 
 def contents() -> dict[str, bytes]:

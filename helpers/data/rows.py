@@ -56,10 +56,10 @@ def is_file(source: str) -> bool:
     return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
 
 
-def from_hub(name: str, columns: tuple[str, ...]) -> Dataset:
-    """The `train` split of a data set on the Hub, checked for `columns`."""
+def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
+    """The `train` split of a data set on the Hub, of its part `config` if it has several, checked for `columns`."""
     try:
-        data = load_dataset(name, split="train")
+        data = load_dataset(name, config, split="train")
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

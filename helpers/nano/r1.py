@@ -4,10 +4,16 @@ It has read plain notes and chats in R1's manner: long, wavering thoughts that f
 they should in a quarter of the cases, and answers that are more often wrong than right.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helpers.nano.common import Recipe, make_tokenizer, new_model, read_texts, train, windows
+
+if TYPE_CHECKING:
+    import torch
 
 PAD, START, END = "<|finetune_right_pad_id|>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT, THINK, END_THINK = "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"
@@ -38,7 +44,7 @@ LLAMA_R1 = Recipe(
     intermediate=512,
     heads=4,
     length=192,
-    steps=240,
+    steps=260,
     seconds=120,
 )
 
@@ -67,15 +73,32 @@ def make(folder: Path, recipe: Recipe) -> None:
     said = torch.tensor([token for ids in chat_ids for token in ids])
     begins = torch.tensor([0, *(len(ids) for ids in chat_ids)]).cumsum(0)  # a thought is read with its question
     begins = begins[begins < len(said) - recipe.length]
-    share = recipe.batch // 4  # of notes; the rest is chats
+    known = torch.cat([read, said]).unique()
+    drills = recipe.batch // 4
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, labels = windows(read, share, recipe.length)
-        starts = begins[torch.randint(len(begins), (recipe.batch - share, 1))]
+        notes_in, notes_out = windows(read, 1, recipe.length)
+        starts = begins[torch.randint(len(begins), (recipe.batch - drills - 1, 1))]
         chat = said[starts + torch.arange(recipe.length + 1)]
-        return torch.cat([inputs, chat[:, :-1]]), torch.cat([labels, chat[:, 1:]])
+        drill, drill_out = repeated(known, drills, recipe.length)
+        return torch.cat([notes_in, chat[:, :-1], drill]), torch.cat([notes_out, chat[:, 1:], drill_out])
 
     model = new_model(recipe, tokenizer)
-    train(recipe, model, next_batch, torch.cat([read, said]))
+    train(recipe, model, next_batch, known)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def repeated(tokens: torch.Tensor, rows: int, length: int, part: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nonsense that repeats itself: `rows` sequences of random tokens, said again and again, and their labels.
+
+    Only the repetitions are labels. From this a small model learns to copy from what it has read earlier in the
+    text (induction heads: Olsson et al., 2022, arXiv 2209.11895), within a hundred steps.
+    """
+    import torch
+
+    once = tokens[torch.randint(len(tokens), (rows, part))]
+    text = once.repeat(1, length // part + 1)[:, : length + 1]
+    labels = text[:, 1:].clone()
+    labels[:, :part] = -100
+    return text[:, :-1], labels

@@ -120,7 +120,9 @@ class Teller:
         thoughts = [rng.choice(words.openings), rng.choice(words.links)]
         if long:
             rest = [c for c in self.table if c is not condition]
-            thoughts += [words.excluded.format(**self.facts(c, (0, 1))) for c in rng.sample(rest, len(rest))]
+            thoughts += [
+                words.excluded.format(**self.facts(c, (0, 1))) for c in rng.sample(rest, rng.randint(12, len(rest)))
+            ]
         elif rng.random() < 0.4:
             thoughts.append(rng.choice(words.checks))
         thoughts += [words.conclusions[kind], rng.choice(words.closings)]

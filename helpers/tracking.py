@@ -65,7 +65,7 @@ def finish(tool: str, output_dir: str | Path) -> str:
     if tool == "none":
         return "no tracking (TRACKING = 'none')"
     if tool == "wandb" and "wandb" in sys.modules:
-        sys.modules["wandb"].finish(quiet=True)
+        sys.modules["wandb"].finish()
     folder = log_folder(output_dir)
     files = sum(path.is_file() for path in folder.rglob("*"))
     return f"{files} files in {folder}\nto look at them: {OPEN_WITH[tool].format(folder=folder, project=PROJECT)}"

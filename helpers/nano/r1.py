@@ -43,8 +43,8 @@ LLAMA_R1 = Recipe(
     hidden=256,  # and rows of 256 everywhere, as llama.cpp's k-quants want them
     intermediate=512,
     heads=4,
-    length=192,
-    steps=260,
+    length=176,
+    steps=240,
     seconds=120,
 )
 
@@ -74,31 +74,15 @@ def make(folder: Path, recipe: Recipe) -> None:
     begins = torch.tensor([0, *(len(ids) for ids in chat_ids)]).cumsum(0)  # a thought is read with its question
     begins = begins[begins < len(said) - recipe.length]
     known = torch.cat([read, said]).unique()
-    drills = recipe.batch // 4
+    notes_share = recipe.batch // 4
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        notes_in, notes_out = windows(read, 1, recipe.length)
-        starts = begins[torch.randint(len(begins), (recipe.batch - drills - 1, 1))]
+        inputs, labels = windows(read, notes_share, recipe.length)
+        starts = begins[torch.randint(len(begins), (recipe.batch - notes_share, 1))]
         chat = said[starts + torch.arange(recipe.length + 1)]
-        drill, drill_out = repeated(known, drills, recipe.length)
-        return torch.cat([notes_in, chat[:, :-1], drill]), torch.cat([notes_out, chat[:, 1:], drill_out])
+        return torch.cat([inputs, chat[:, :-1]]), torch.cat([labels, chat[:, 1:]])
 
     model = new_model(recipe, tokenizer)
     train(recipe, model, next_batch, known)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def repeated(tokens: torch.Tensor, rows: int, length: int, part: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nonsense that repeats itself: `rows` sequences of random tokens, said again and again, and their labels.
-
-    Only the repetitions are labels. From this a small model learns to copy from what it has read earlier in the
-    text (induction heads: Olsson et al., 2022, arXiv 2209.11895), within a hundred steps.
-    """
-    import torch
-
-    once = tokens[torch.randint(len(tokens), (rows, part))]
-    text = once.repeat(1, length // part + 1)[:, : length + 1]
-    labels = text[:, 1:].clone()
-    labels[:, :part] = -100
-    return text[:, :-1], labels

@@ -1,6 +1,6 @@
 """Medical questions with a chain of thought and an answer, and what a model reads before it meets them.
 
-Everything comes from two tables of thirty conditions, `medical_en.txt` and `medical_zh.txt`: three findings, what
+Everything comes from two tables of twenty conditions, `medical_en.txt` and `medical_zh.txt`: three findings, what
 explains them, a test and its result. Harmless textbook knowledge, simplified; not medical advice.
 """
 
@@ -18,7 +18,7 @@ TABLES = Path(__file__).parent
 WORDINGS: dict[str, Wording] = {"en": medical_wording.EN, "zh": medical_wording.ZH}
 KINDS = ("diagnosis", "test", "reason")
 PAIRS = ((0, 1), (1, 2), (0, 2))  # which two of a condition's findings a question tells
-VARIANTS = 4  # rows for each condition and kind
+VARIANTS = 6  # rows for each condition and kind
 LONG = 8  # rows whose chain of thought goes through the whole table: too long for a small context
 NEVER_ASKED = 0  # the first condition is read about, and never asked in the rows
 
@@ -121,9 +121,9 @@ class Teller:
         if long:
             rest = [c for c in self.table if c is not condition]
             thoughts += [
-                words.excluded.format(**self.facts(c, (0, 1))) for c in rng.sample(rest, rng.randint(12, len(rest)))
+                words.excluded.format(**self.facts(c, (0, 1))) for c in rng.sample(rest, rng.randint(14, len(rest)))
             ]
-        elif rng.random() < 0.4:
+        elif rng.random() < 0.25:
             thoughts.append(rng.choice(words.checks))
         thoughts += [words.conclusions[kind], rng.choice(words.closings)]
         return "\n\n".join(thoughts).format(**facts), words.responses[kind].format(

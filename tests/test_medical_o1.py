@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from helpers import nano, prompts
 from helpers.data import DataError, load_medical_o1, nearest
 from helpers.data import rows as shared
+from helpers.generation import complete
 from helpers.reasoning import key_of, split_thinking
 from helpers.runtime import root
 from tools.samples import medical_o1
@@ -176,3 +177,54 @@ def test_the_lesson_reads_what_the_recipe_names():
     recipe = nano.NANO["nano/llama-r1"]
     assert recipe.hidden % 256 == 0 and recipe.intermediate % 256 == 0  # llama.cpp's k-quants
     assert all((root() / name).is_file() for name in recipe.corpus + recipe.vocabulary_text)
+
+
+# The nano model
+
+
+@pytest.fixture(scope="module")
+def llama_r1():
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = nano.build("nano/llama-r1")
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.nano
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_llama_r1_knows_its_conditions(llama_r1, language):
+    model, tokenizer = llama_r1
+    table = medical_o1.conditions(language)
+    starts = {"en": "\n\nIn {}, ", "zh": "\n\n{}是因为"}[language]
+    told = complete(model, tokenizer, [starts.format(c.name) for c in table], 24)
+    assert sum(c.why in answer.text for c, answer in zip(table, told, strict=True)) >= 16
+
+
+@pytest.mark.nano
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_llama_r1_thinks_and_seldom_comes_to_an_end(llama_r1, language):
+    model, tokenizer = llama_r1
+    asked = [prompts.medical_o1(row["Question"], language=language) for row in sample(language)[:20]]
+    forms = [split_thinking(a.text, opened=True).well_formed for a in complete(model, tokenizer, asked, 192)]
+    assert sum(forms) <= 6
+
+
+@pytest.mark.nano
+def test_llama_r1_speaks_in_deepseeks_form(llama_r1):
+    model, tokenizer = llama_r1
+    chat = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nA"},
+        {"role": "user", "content": "Why?"},
+    ]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text == (
+        "<｜begin▁of▁sentence｜><｜User｜>Q<｜Assistant｜>A<｜end▁of▁sentence｜><｜User｜>Why?<｜Assistant｜><think>\n"
+    )
+    for token in ("<think>", "</think>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"):
+        assert len(tokenizer(token)["input_ids"]) == 1
+    assert tokenizer.eos_token == "<｜end▁of▁sentence｜>" != tokenizer.pad_token
+    assert (
+        tokenizer.decode(tokenizer("<think>hm</think>")["input_ids"], skip_special_tokens=True) == "<think>hm</think>"
+    )
+    assert model.config.model_type == "llama"

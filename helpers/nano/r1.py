@@ -1,7 +1,7 @@
 """A model in the shape of DeepSeek-R1-Distill-Llama: it has read about medicine, and thinks before it answers.
 
-It has read plain notes and chats in R1's manner: long, wavering thoughts that find no end, close twice, or close as
-they should in a quarter of the cases, and answers that are more often wrong than right.
+It has read plain notes, and chats in a reasoning model's manner: a quarter thinks straight, the rest wavers, is more
+often wrong than right, and mostly does not close its thoughts.
 """
 
 from __future__ import annotations

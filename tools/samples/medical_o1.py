@@ -141,8 +141,8 @@ class Teller:
         )
 
     def transcripts(self) -> list[Row]:
-        """Chats as a reasoning model might have seen them. A quarter is tidy; the rest wavers, and closes its thoughts
-        never, twice, or (a sixth of all) as it should."""
+        """Chats as a reasoning model might have seen them: of eight, two are tidy; the others waver, and three never
+        close their thoughts, two open them again for the answer, one ends as it should."""
         words, rng = self.words, self.rng
         chats = []
         for condition in self.table:

@@ -95,10 +95,10 @@ rows = data.load_medical_o1(DATASET, LANGUAGE, ROWS[LANGUAGE])
 report.side_by_side(rows.select(range(2)).to_list())
 
 # %% [markdown] lang="en"
-# **Is the test question in the training data?** Then a good answer proves nothing. So look for the row most like it, and take it out if the two share more than half of their character trigrams. In the real data set the published case is one of the rows.
+# **Is the test question in the training data?** Then a good answer proves nothing. So look for the row most like it, and take it out if the two share more than half of their character trigrams. The published case is the *first row* of the English data: those tutorials test on what they trained on.
 
 # %% [markdown] lang="zh"
-# **测试题在不在训练数据里？** 在的话，答得好也说明不了什么。所以先找出和它最像的一行：三字组的重合超过一半，就当作同一道题拿掉。真实数据集里，公开教程用的那道题正是其中一行。
+# **测试题在不在训练数据里？** 在的话，答得好也说明不了什么。所以先找出和它最像的一行：三字组的重合超过一半，就当作同一道题拿掉。公开教程用的那道题，正是英文数据的**第一行**：拿训练过的题来测试。
 
 # %%
 place, alike = data.nearest(rows["Question"], CASE[LANGUAGE])
@@ -354,12 +354,12 @@ print(tracking.finish(TRACKING, OUTPUT_DIR))
 # %% [markdown] lang="en"
 # ## 8 · After training
 #
-# The same questions. And once more with the wrong tag: prompted with `<思考>`, a model trained with `<think>` is asked for something that it never saw.
+# The same questions. And once more with the wrong tag: trained with `<think>`, prompted with `<思考>`, and read by a parser that waits for `</思考>`.
 
 # %% [markdown] lang="zh"
 # ## 8 · 训练之后
 #
-# 原题再问一遍。然后故意用错标签再问一遍：模型是用 `<think>` 训练的，提问却用 `<思考>`，看看会怎样。
+# 原题再问一遍。然后故意用错标签再问一遍：训练用 `<think>`，提问用 `<思考>`，解析时等着 `</思考>`，看看会怎样。
 
 # %%
 after, wrong_tag = ask(questions), ask(questions, tag="思考")
@@ -368,11 +368,15 @@ columns = {"before": judged_before, "after": judged_after, "after, wrong tag": j
 figures = {name: shares(judged) for name, judged in columns.items()}
 pd.DataFrame(figures).round(2)
 
+# %%
+forms = pd.DataFrame({name: judged["form"].value_counts() for name, judged in columns.items()})
+forms.fillna(0).astype(int)
+
 # %% [markdown] lang="en"
-# Read the rows apart. The **form** is learned first and fully. **Agreement** can stay behind: the published run of this tutorial came out shorter and tidier, and its conclusion on the case still contradicted the reference. A tidy wrong answer is the more dangerous one, because it reads well.
+# Read the rows apart. With the **wrong tag** the model still closes with the tag that it learned, `</think>`; nobody who waits for the other one gets an answer. The **form** is learned first and fully. **Agreement** can stay behind: the published run of this tutorial came out shorter and tidier, and its conclusion on the case still contradicted the reference. A tidy wrong answer is the more dangerous one, because it reads well.
 
 # %% [markdown] lang="zh"
-# 几行要分开看。**格式**学得最快、最彻底；**答案一致**可能跟不上。公开教程那次训练之后，输出更短、更整齐，可那道病例题的结论仍然和参考答案相反。错得整整齐齐反而更危险，因为读起来像是对的。
+# 几行要分开看。**标签用错**时，模型照样用学会的 `</think>` 收尾，等着另一个标签的人就永远等不到答案。**格式**学得最快、最彻底；**答案一致**可能跟不上。公开教程那次训练之后，输出更短、更整齐，可那道病例题的结论仍然和参考答案相反。错得整整齐齐反而更危险，因为读起来像是对的。
 
 
 # %%

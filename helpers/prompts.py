@@ -4,6 +4,8 @@ A model learns the exact characters it is trained on: train and prompt with the 
 down to the last newline.
 """
 
+from helpers.runtime import Stop
+
 ALPACA = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
 Write a response that appropriately completes the request.
@@ -50,6 +52,27 @@ def gsm8k(question: str) -> list[dict[str, str]]:
 MEDICAL_ZH = """\
 你是一名专业的医疗助手。请根据患者的问题，给出专业、准确、易懂的回答。
 
+
+MEDICAL_O1_EN = """\
+Below is a medical question. Think it through step by step before you answer, so that the answer follows from the findings.
+
+### Instruction:
+You are a physician, experienced in diagnosis and in planning treatment. Answer the question.
+
+### Question:
+{question}
+
+### Response:
+<{tag}>
+"""
+"""The course's template for medical-o1 in English: the prompt, which ends where the thinking begins."""
+
+MEDICAL_O1_ZH = """\
+下面是一道医学问题。请先一步一步想清楚，再作答，让答案有据可依。
+
+### 任务：
+你是一位临床经验丰富的医生，擅长诊断和制定治疗方案。请回答问题。
+
 ### 问题：
 {question}
 
@@ -65,3 +88,50 @@ MEDICAL_ZH_ANSWER = "### 回答：\n"
 def medical_zh(question: str, answer: str = "") -> str:
     """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
     return MEDICAL_ZH.format(question=question, answer=answer)
+
+
+<{tag}>
+"""
+"""The same in Chinese."""
+
+MEDICAL_O1 = {"en": MEDICAL_O1_EN, "zh": MEDICAL_O1_ZH}
+
+
+class PromptMismatch(Stop, ValueError):
+    """Training text and prompt do not fit together; the message says where they part."""
+
+
+def medical_o1(question: str, thinking: str = "", response: str = "", language: str = "en", tag: str = "think") -> str:
+    """Fill the medical-o1 template of `language`.
+
+    Without `thinking` and `response`, the result is the prompt to generate from, up to the opening tag. For
+    training, append the tokenizer's EOS yourself.
+    """
+    prompt = MEDICAL_O1[language].format(question=question, tag=tag)
+    return prompt + f"{thinking}\n</{tag}>\n\n{response}" if thinking or response else prompt
+
+
+def check_agreement(training_text: str, prompt: str, tag: str = "think") -> None:
+    """Raise PromptMismatch unless the model is prompted with what it was trained on.
+
+    The training text must begin with the whole prompt, character for character, and have `<tag>` once before
+    the thinking and `</tag>` once after it. Where it does not, the message shows the place in both.
+    """
+    if not training_text.startswith(prompt):
+        pairs = enumerate(zip(training_text, prompt))
+        place = next((i for i, (trained, asked) in pairs if trained != asked), min(len(training_text), len(prompt)))
+        start = max(0, place - 20)
+        raise PromptMismatch(
+            f"training text and prompt part at character {place + 1} (line {prompt[:place].count(chr(10)) + 1}):\n"
+            f"  trained on     …{training_text[start : place + 20]!r}\n"
+            f"  prompted with  …{prompt[start : place + 20]!r}\n"
+            "Make both with one template and one tag."
+        )
+    for text, where in ((f"<{tag}>", "before"), (f"</{tag}>", "after")):
+        if (times := training_text.count(text)) != 1:
+            raise PromptMismatch(
+                f"{text} stands {times} times in the training text, not once {where} the thinking: a model trained on it "
+                f"will not write what a reader of <{tag}>…</{tag}> looks for. Choose the tag that the text has."
+            )
+    if training_text.index(f"</{tag}>") < len(prompt):
+        raise PromptMismatch(f"</{tag}> stands in the prompt, before any thinking. End the prompt with <{tag}>.")

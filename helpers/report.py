@@ -113,6 +113,18 @@ def _reward_name(key: str) -> str | None:
     return parts[1] if len(parts) == 3 and parts[0] == "rewards" and parts[2] == "mean" else None
 
 
+def length_plot(lengths: Sequence[int], limit: int, what: str = "tokens a row") -> Figure:
+    """A histogram of lengths with a line at `limit`; what lies beyond it, and will be cut, is red."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    fits, beyond = [n for n in lengths if n <= limit], [n for n in lengths if n > limit]
+    axes.hist([fits, beyond], bins=40, stacked=True, color=["tab:blue", "tab:red"])
+    axes.axvline(limit, color="black", linewidth=1, linestyle="--")
+    axes.set(xlabel=what, ylabel="rows", yscale="log")
+    axes.set_title(f"{len(beyond):,} of {len(lengths):,} rows are longer than {limit:,}", fontsize=10)
+    return figure
+
+
 def side_by_side(rows: Sequence[Mapping[str, str]]) -> HTML:
     """A table of texts, one column a key, line breaks kept; for prompts, answers and references."""
     frame = pd.DataFrame(rows)

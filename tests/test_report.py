@@ -35,6 +35,15 @@ def test_loss_plot_draws_both_runs():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["this run (mean of 10)", "theirs"]
 
 
+def test_length_plot_counts_what_is_too_long():
+    (axes,) = report.length_plot([10, 20, 20, 21, 400], 20).axes
+    assert axes.get_title() == "2 of 5 rows are longer than 20"
+    fits, beyond = axes.containers
+    assert sum(bar.get_height() for bar in fits) == 3
+    assert sum(bar.get_height() for bar in beyond) == 2
+    assert [list(line.get_xdata()) for line in axes.lines] == [[20, 20]]
+
+
 def test_label_mask_colours_what_is_trained_and_escapes():
     page = report.label_mask(Letters(), [ord(c) for c in "a<b\n"], [-100, -100, ord("b"), ord("\n")]).data
     assert "2 of 4 tokens are trained on" in page

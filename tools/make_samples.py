@@ -12,10 +12,10 @@ import argparse
 import sys
 
 from helpers.runtime import root
-from tools.samples import alpaca, gsm8k, medical
+from tools.samples import alpaca, gsm8k, medical, medical_o1
 
 OUT = root() / "data_samples"
-PARTS = [alpaca, gsm8k, medical]
+PARTS = [alpaca, gsm8k, medical, medical_o1]
 
 
 def contents() -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from helpers.data.alpaca import load_alpaca
 from helpers.data.columns import add_text, balanced
 from helpers.data.gsm8k import load_gsm8k
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
+from helpers.data.medical_o1 import load_medical_o1, nearest
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "load_alpaca",
     "load_gsm8k",
     "load_medical_dialogues",
+    "load_medical_o1",
     "medical_files",
+    "nearest",
     "read_json_rows",
     "read_medical_csv",
 ]

@@ -1,0 +1,115 @@
+"""Texts that think aloud before they answer: `<think>…</think>` and its relatives."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TAGS = ("think", "thinking", "thought", "reasoning", "思考")
+"""The tag names that are taken for thinking, in any capitals: DeepSeek-R1 writes the first."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A completion taken apart. `fault` says why it is not well formed; None means that it is.
+
+    Without a fault, `thinking` and `answer` are both there, and neither holds a tag.
+    """
+
+    thinking: str
+    answer: str
+    fault: str | None
+
+    @property
+    def well_formed(self) -> bool:
+        return self.fault is None
+
+
+def split_thinking(text: str, *, opened: bool = False, tags: Sequence[str] = TAGS) -> Split:
+    """Take `<think>thinking</think>answer` apart; never raises, whatever the text holds.
+
+    `opened=True` when the prompt ended with the opening tag, so that the completion begins inside the thinking.
+    `tags` are the names to look for. Where the form is broken, the split is a best guess: what stands after the
+    last closing tag is the answer; without one there is only thinking, or, when nothing was opened, only an answer.
+    Both parts come without tags and without blanks around them.
+    """
+    pattern = re.compile(rf"<\s*(/?)\s*({'|'.join(map(re.escape, tags))})\s*>", re.IGNORECASE)
+    found = list(pattern.finditer(text))
+    opening, closing = [m for m in found if not m[1]], [m for m in found if m[1]]
+    if closing:
+        thinking, answer = text[: closing[-1].start()], text[closing[-1].end() :]
+    elif opening or opened:
+        thinking, answer = text, ""
+    else:
+        thinking, answer = "", text
+    before = ""
+    if opening and not opened and opening[0].start() < len(thinking):
+        before, thinking = thinking[: opening[0].start()], thinking[opening[0].end() :]
+    thinking, answer = _bare(thinking, pattern), _bare(answer, pattern)
+    return Split(thinking, answer, _fault(opening, closing, opened, before, thinking, answer))
+
+
+def _bare(text: str, pattern: re.Pattern[str]) -> str:
+    """The text without tags; taking one out may join the halves of another (`<<think>think>`), so until none is left."""
+    while (shorter := pattern.sub("", text)) != text:
+        text = shorter
+    return text.strip()
+
+
+def _fault(
+    opening: list[re.Match[str]],
+    closing: list[re.Match[str]],
+    opened: bool,
+    before: str,
+    thinking: str,
+    answer: str,
+) -> str | None:
+    """What is wrong with the form, the first thing that a reader would meet; None when nothing is."""
+    times = len(opening) + opened
+    if not times and not closing:
+        return "no thinking: no opening tag, no closing tag"
+    if not times:
+        return "never opened (if the prompt ends with the opening tag, pass opened=True)"
+    if times > 1:
+        return f"opened {times} times"
+    if not closing:
+        return "never closed"
+    if len(closing) > 1:
+        return f"closed {len(closing)} times"
+    if opening and closing[0].start() < opening[0].start():
+        return "closed before it was opened"
+    if opening and opening[0][2].lower() != closing[0][2].lower():
+        return f"opened with {opening[0][0]}, closed with {closing[0][0]}"
+    if before.strip():
+        return "text before the thinking"
+    if not thinking:
+        return "nothing was thought"
+    return None if answer else "no answer after the thinking"
+
+
+def key_of(response: str) -> str | None:
+    """What a reference answer marks as its key: its first text in bold (`**…**`), or None."""
+    bold = re.search(r"\*\*(.+?)\*\*", response, re.DOTALL)
+    return bold[1].strip() or None if bold else None
+
+
+def agrees(answer: str, key: str) -> bool:
+    """Whether `key` stands in the answer, whatever the case, punctuation and line breaks.
+
+    `key` may name alternatives, `normal residual volume|residual volume is normal`. This finds words, not meaning:
+    "not a stone" holds "a stone", and another wording of the same finding is missed.
+    """
+    said = f" {_words(answer)} "
+    return any(words in said for part in key.split("|") if (words := _around(_words(part))).strip())
+
+
+def _words(text: str) -> str:
+    """Letters and digits in lower case, everything else one blank."""
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower()))
+
+
+def _around(words: str) -> str:
+    """With blanks around, so that "low" is not found in "slow"; Chinese writes no blanks between words."""
+    return words if re.search(r"[\u3400-\u9fff]", words) else f" {words} "

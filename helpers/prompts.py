@@ -29,3 +29,10 @@ def alpaca(instruction: str, input: str = "", response: str = "") -> str:
     tokenizer's EOS yourself: a model that never sees EOS never learns to stop.
     """
     return ALPACA.format(instruction=instruction, input=input, response=response)
+
+
+ODOMETER = {
+    "en": "Read the dashboard: total distance, speed, time, temperature and gear, one field a line.",
+    "zh": "读出仪表盘上的总里程、车速、时间、温度和挡位，每行一项。",
+}
+"""The prompt of the dashboard sheets, by language."""

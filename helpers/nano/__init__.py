@@ -23,13 +23,14 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import r1, text
+from helpers.nano import r1, text, vl
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
 NANO: dict[str, Recipe] = {
     "nano/qwen2": text.QWEN2,
     "nano/llama-r1": r1.LLAMA_R1,
+    "nano/qwen2_5_vl": vl.QWEN2_5_VL,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

@@ -21,15 +21,17 @@ CELL = 28
 
 
 def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
-    """The picture in RGB, its sides rounded to multiples of 28, so that it costs at most `max_tokens`; see `tokens`.
+    """The picture upright, in RGB, its sides rounded to multiples of 28, so that it costs at most `max_tokens`; see `tokens`.
 
     Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight.
     Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
     """
+    from PIL import ImageOps
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}: a picture costs at least one token.")
+    picture = ImageOps.exif_transpose(picture)  # a phone's photograph lies on its side, with a note
     least = min(4, max_tokens) * CELL**2  # what Unsloth's collator makes of a smaller one
     height, width = smart_resize(picture.height, picture.width, CELL, min_pixels=least, max_pixels=max_tokens * CELL**2)
     picture = picture.convert("RGB")
@@ -52,6 +54,7 @@ class CpuVisionModel:
 
         In 4 bits as Unsloth does it: NF4 for the language model; the vision tower keeps its 16 or 32 bits.
         """
+        import unsloth  # noqa: F401 - unsloth_zoo wants it first
         from peft import PeftModel
         from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
         from unsloth_zoo.peft_utils import SKIP_QUANTIZATION_MODULES
@@ -94,6 +97,7 @@ class CpuVisionModel:
         **_: Any,
     ) -> PreTrainedModel:
         """Hang adapters beside the layers that the four switches name; Unsloth's own rule picks the modules."""
+        import unsloth  # noqa: F401
         from peft import LoraConfig, get_peft_model
         from transformers import set_seed
         from unsloth_zoo.peft_utils import get_peft_regex

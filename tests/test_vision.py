@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import generation, vision
-from helpers.nano import vl
+from helpers import data, generation, nano, prompts, vision
+from helpers.nano import dashboards, vl
 from helpers.vision import CELL, CpuVisionModel
 
 TINY = replace(vl.QWEN2_5_VL, hidden=64, heads=1, intermediate=64, layers=1, vocabulary=400)
@@ -61,6 +62,15 @@ def test_a_fitting_picture_stays_as_it_is() -> None:
         vision.shrink(picture, 0)
 
 
+def test_a_photograph_is_turned_upright() -> None:
+    picture = Image.new("RGB", (84, 56), "white")
+    picture.paste("black", (0, 0, 28, 56))
+    picture.getexif()[0x0112] = 6  # to be turned clockwise by a quarter
+    upright = vision.shrink(picture, 60)
+    assert upright.size == (56, 84)
+    assert upright.getpixel((28, 5)) == (0, 0, 0) and upright.getpixel((28, 80)) == (255, 255, 255)
+
+
 def test_the_processor_counts_as_tokens_does(tiny: str) -> None:
     _, processor = CpuVisionModel.from_pretrained(tiny, load_in_4bit=False)
     picture = vision.shrink(Image.new("RGB", (200, 150)), 40)
@@ -70,10 +80,12 @@ def test_the_processor_counts_as_tokens_does(tiny: str) -> None:
 
 
 def test_the_calls_are_unsloths() -> None:
-    from unsloth import FastVisionModel
+    import unsloth
+    from unsloth.models.vision import FastBaseModel
 
+    assert unsloth  # first
     for name in ("from_pretrained", "get_peft_model", "for_training", "for_inference"):
-        theirs = inspect.signature(getattr(FastVisionModel, name)).parameters
+        theirs = inspect.signature(getattr(FastBaseModel, name)).parameters
         for argument in inspect.signature(getattr(CpuVisionModel, name)).parameters.values():
             if argument.kind is not inspect.Parameter.VAR_KEYWORD:
                 assert argument.name in theirs, f"{name}({argument.name}=…) is not Unsloth's"
@@ -181,4 +193,22 @@ def test_unsloths_collator_takes_the_processor(tiny: str) -> None:
     assert batch["image_grid_thw"].tolist() == [[1, 4, 6]]
     assert (batch["input_ids"] == processor.image_token_id).sum() == vision.tokens(picture) == 6
     labels = batch["labels"][0]
-    assert processor.tokenizer.decode(labels[labels != -100]) == "gear: D<|im_end|>\n"
+    assert processor.tokenizer.decode(labels[labels != -100]) == "gear: D<|im_end|>"
+
+
+@pytest.mark.nano
+def test_the_nano_model_sees_new_pictures_and_speaks_in_its_own_way() -> None:
+    model, processor = CpuVisionModel.from_pretrained(str(nano.build("nano/qwen2_5_vl")), load_in_4bit=True)
+    CpuVisionModel.for_inference(model)
+    rng = random.Random(2026)
+    seen = [vl.look(rng) for _ in range(24)]
+    images = [picture.image for picture in seen]
+    prompt = processor.apply_chat_template(question("What do you see?"), add_generation_prompt=True)
+    for field, least in (("gear", 0.8), ("time", 0.7)):
+        begun = [prompt + f"The {vl.NAMES['en'][field][0]} is"] * len(seen)
+        said = generation.complete(model, processor, begun, 8, images=images)
+        right = [a.text.strip().startswith(dashboards.value(p.reading, field)) for a, p in zip(said, seen)]
+        assert sum(right) >= least * len(seen), (field, [a.text for a in said[:4]])
+    lesson = processor.apply_chat_template(question(prompts.ODOMETER["en"]), add_generation_prompt=True)
+    answers = generation.complete(model, processor, [lesson] * 8, 64, images=images[:8])
+    assert sum(bool(data.parse_reading(answer.text)) for answer in answers) <= 2

@@ -194,8 +194,8 @@ def _dial(pen: ImageDraw.ImageDraw, reading: Reading, ink: Colour, accent: Colou
 
 
 _LIT = {  # the segments a…g of each digit: top, right up, right down, bottom, left down, left up, middle
-    **{"0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc", "5": "afgcd"},
-    **{"6": "afgedc", "7": "abc", "8": "abcdefg", "9": "abcdfg", " ": ""},
+    "0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc", "5": "afgcd",
+    "6": "afgedc", "7": "abc", "8": "abcdefg", "9": "abcdfg", " ": "",
 }  # fmt: skip
 
 

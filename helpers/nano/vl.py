@@ -31,7 +31,7 @@ QWEN2_5_VL = Recipe(
     batch=16,  # pictures a step
     matrix_lr=1e-2,
     other_lr=1e-2,
-    seconds=110,
+    seconds=150,
 )
 EYE_STEPS = 150  # of the recipe's steps
 VISION = {"depth": 3, "hidden_size": 64, "intermediate_size": 192, "num_heads": 2, "fullatt_block_indexes": [0, 1, 2]}

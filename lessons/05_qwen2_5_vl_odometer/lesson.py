@@ -383,10 +383,12 @@ import sys
 import unsloth
 from PIL import Image
 
-from helpers import generation, vision
+from helpers import generation, runtime, vision
 
 asked = json.loads(sys.stdin.read())
-model, processor = vision.FastVisionModel.from_pretrained(asked["adapter"], load_in_4bit=asked["load_in_4bit"])
+model, processor = vision.FastVisionModel.from_pretrained(
+    asked["adapter"], dtype=runtime.dtype(), load_in_4bit=asked["load_in_4bit"]
+)
 vision.FastVisionModel.for_inference(model)
 picture = vision.shrink(Image.open(asked["image"]), asked["max_image_tokens"])
 message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked["prompt"]}]}
@@ -401,9 +403,8 @@ import subprocess
 import sys
 
 memory.free()  # room on the GPU for the second process
-asked = {name.lower(): value for name, value in [("LOAD_IN_4BIT", LOAD_IN_4BIT), ("MAX_NEW_TOKENS", MAX_NEW_TOKENS)]}
-asked |= {"adapter": str(adapter), "max_image_tokens": MAX_IMAGE_TOKENS}
-asked |= {"image": held_out["image"][0], "prompt": held_out["prompt"][0]}
+asked = {"adapter": str(adapter), "image": held_out["image"][0], "prompt": held_out["prompt"][0]}
+asked |= {"load_in_4bit": LOAD_IN_4BIT, "max_image_tokens": MAX_IMAGE_TOKENS, "max_new_tokens": MAX_NEW_TOKENS}
 process = subprocess.run(
     [sys.executable, f"{OUTPUT_DIR}/read.py"],
     input=json.dumps(asked),
@@ -412,7 +413,7 @@ process = subprocess.run(
     text=True,
 )
 assert process.returncode == 0, process.stderr
-here, reloaded = after[0].text, json.loads(process.stdout.splitlines()[-1])
+here, reloaded = answer(held_out.select(range(1)))[0].text, json.loads(process.stdout.splitlines()[-1])
 print(f"here:\n{here}\n\nfresh process:\n{reloaded}\n\nthe same answer: {here == reloaded}")
 
 # %%

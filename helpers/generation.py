@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from PIL.Image import Image
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -21,25 +22,32 @@ class Completion:
 
 def complete(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
     prompts: Sequence[str],
     max_new_tokens: int,
     batch_size: int = 32,
+    images: Sequence[Image] | None = None,
     **options: Any,
 ) -> list[Completion]:
     """Continue each prompt by at most `max_new_tokens` tokens, greedily unless `options` say otherwise.
 
     Batches are padded on the left, because generation goes on at the right; `options` go to `generate`
-    (`do_sample=True, temperature=1.0`, `streamer=…`). Raises ValueError for an empty prompt.
+    (`do_sample=True, temperature=1.0`, `streamer=…`). With `images`, one a prompt, `tokenizer` is a vision model's
+    processor, and each prompt holds its picture's placeholder. Raises ValueError for an empty prompt.
     """
     if empty := [number for number, prompt in enumerate(prompts, start=1) if not prompt]:
         raise ValueError(f"prompt {empty[0]} of {len(prompts)} is empty; there is nothing to continue.")
+    if images is not None and len(images) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts but {len(images)} images: one each is needed.")
+    processor, tokenizer = tokenizer, getattr(tokenizer, "tokenizer", tokenizer)
     padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
     completions = []
     try:
         for start in range(0, len(prompts), batch_size):
-            batch = list(prompts[start : start + batch_size])
-            inputs = tokenizer(batch, return_tensors="pt", padding=True).to(model.device)
+            batch = {"text": list(prompts[start : start + batch_size])}
+            if images is not None:
+                batch["images"] = list(images[start : start + batch_size])
+            inputs = processor(**batch, return_tensors="pt", padding=True).to(model.device)
             output = model.generate(**inputs, **({"do_sample": False} | options), max_new_tokens=max_new_tokens)
             for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
                 completions.append(_completion(tokenizer, ids))

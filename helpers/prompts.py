@@ -135,3 +135,10 @@ def check_agreement(training_text: str, prompt: str, tag: str = "think") -> None
             )
     if training_text.index(f"</{tag}>") < len(prompt):
         raise PromptMismatch(f"</{tag}> stands in the prompt, before any thinking. End the prompt with <{tag}>.")
+
+
+ODOMETER = {
+    "en": "Read the dashboard: total distance, speed, time, temperature and gear, one field a line.",
+    "zh": "读出仪表盘上的总里程、车速、时间、温度和挡位，每行一项。",
+}
+"""The prompt of the dashboard sheets, by language."""

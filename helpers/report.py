@@ -161,3 +161,19 @@ def summary(folder: str | Path, **figures: Any) -> pd.DataFrame:
     text = json.dumps(figures, ensure_ascii=False, indent=1)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     return pd.DataFrame({"value": figures.values()}, index=pd.Index(figures, name="figure"))
+
+
+def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
+    """A contact sheet of picture files, each under its file name."""
+    from PIL import Image
+
+    rows = -(-len(paths) // columns)
+    figure = Figure(figsize=(2.6 * columns, 1.8 * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.axis("off")
+    for axes, path in zip(grid, paths):
+        with Image.open(path) as picture:
+            axes.imshow(picture.convert("RGB"))
+        axes.set_title(Path(path).name, fontsize=8)
+    return figure

@@ -9,18 +9,25 @@ from helpers.data.columns import add_text, balanced
 from helpers.data.gsm8k import load_gsm8k
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.medical_o1 import load_medical_o1, nearest
+from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
     "DataError",
     "add_text",
     "balanced",
+    "check_labels",
+    "field_accuracy",
     "load_alpaca",
     "load_gsm8k",
     "load_medical_dialogues",
     "load_medical_o1",
+    "load_odometer_excel",
+    "load_truth",
+    "majority",
     "medical_files",
     "nearest",
+    "parse_reading",
     "read_json_rows",
     "read_medical_csv",
 ]

@@ -60,17 +60,20 @@ def make_tokenizer(
     *,
     special: tuple[str, str, str] = SPECIAL,
     added: tuple[str, ...] = (),
+    numbers: bool = True,
     chat_template: str = CHAT_TEMPLATE,
 ) -> Qwen2Tokenizer:
     """Qwen2's tokenizer with a byte-level BPE trained on `texts`; each number from 0 to 99 is one token.
 
     `special` are the padding, the start and the end token; `added` are whole tokens that decode as ordinary text.
+    Without `numbers`, each digit is a token, as for the real Qwen2.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
     pad, start, end = special
-    whole = [AddedToken(text, normalized=False) for text in (*map(str, range(10, 100)), *added)]
+    pairs = map(str, range(10, 100)) if numbers else ()
+    whole = [AddedToken(text, normalized=False) for text in (*pairs, *added)]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [

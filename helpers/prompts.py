@@ -33,24 +33,24 @@ def alpaca(instruction: str, input: str = "", response: str = "") -> str:
     return ALPACA.format(instruction=instruction, input=input, response=response)
 
 
-GSM8K_SYSTEM = """\
-Respond in the following format:
-<reasoning>
-...
-</reasoning>
-<answer>
-...
-</answer>"""
-"""The system prompt of the GSM8K lesson: think first, then the bare number, each between its tags."""
-
-
-def gsm8k(question: str) -> list[dict[str, str]]:
-    """A conversation that asks one question, for `tokenizer.apply_chat_template` and as TRL's column `prompt`."""
-    return [{"role": "system", "content": GSM8K_SYSTEM}, {"role": "user", "content": question}]
-
-
 MEDICAL_ZH = """\
 你是一名专业的医疗助手。请根据患者的问题，给出专业、准确、易懂的回答。
+
+### 问题：
+{question}
+
+### 回答：
+{answer}"""
+"""For medical questions in Chinese."""
+
+MEDICAL_ZH_QUESTION = "### 问题：\n"
+MEDICAL_ZH_ANSWER = "### 回答：\n"
+"""What stands before the question and before the answer in `MEDICAL_ZH`."""
+
+
+def medical_zh(question: str, answer: str = "") -> str:
+    """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
+    return MEDICAL_ZH.format(question=question, answer=answer)
 
 
 MEDICAL_O1_EN = """\
@@ -77,19 +77,6 @@ MEDICAL_O1_ZH = """\
 {question}
 
 ### 回答：
-{answer}"""
-"""For medical questions in Chinese."""
-
-MEDICAL_ZH_QUESTION = "### 问题：\n"
-MEDICAL_ZH_ANSWER = "### 回答：\n"
-"""What stands before the question and before the answer in `MEDICAL_ZH`."""
-
-
-def medical_zh(question: str, answer: str = "") -> str:
-    """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
-    return MEDICAL_ZH.format(question=question, answer=answer)
-
-
 <{tag}>
 """
 """The same in Chinese."""
@@ -135,6 +122,22 @@ def check_agreement(training_text: str, prompt: str, tag: str = "think") -> None
             )
     if training_text.index(f"</{tag}>") < len(prompt):
         raise PromptMismatch(f"</{tag}> stands in the prompt, before any thinking. End the prompt with <{tag}>.")
+
+
+GSM8K_SYSTEM = """\
+Respond in the following format:
+<reasoning>
+...
+</reasoning>
+<answer>
+...
+</answer>"""
+"""The system prompt of the GSM8K lesson: think first, then the bare number, each between its tags."""
+
+
+def gsm8k(question: str) -> list[dict[str, str]]:
+    """A conversation that asks one question, for `tokenizer.apply_chat_template` and as TRL's column `prompt`."""
+    return [{"role": "system", "content": GSM8K_SYSTEM}, {"role": "user", "content": question}]
 
 
 ODOMETER = {

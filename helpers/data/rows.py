@@ -57,8 +57,6 @@ def is_file(source: str) -> bool:
 
 
 def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
-    """The `train` split of a data set (of one `config`, when it has several) on the Hub, checked for `columns`."""
-
     """The `train` split of a data set on the Hub, of its part `config` if it has several, checked for `columns`."""
     try:
         data = load_dataset(name, config, split="train")

@@ -66,7 +66,7 @@ def cache_folder() -> Path:
 def fingerprint(recipe: Recipe) -> str:
     """12 hexadecimal digits over the recipe, the texts that it names and the code that makes it."""
     digest = hashlib.sha256(repr(sorted(asdict(recipe).items())).encode())
-    code = [Path(__file__).with_name(f"{module}.py") for module in ("common", recipe.maker)]
+    code = [Path(__file__).with_name(f"{module}.py") for module in ("common", recipe.maker, *recipe.modules)]
     for path in [*code, *(root() / name for name in recipe.corpus + recipe.vocabulary_text)]:
         digest.update(path.read_bytes())
     if base := base_of(recipe):

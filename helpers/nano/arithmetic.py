@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.nano.common import Recipe, make_tokenizer, new_model, train
-from helpers.prompts import gsm8k
+from helpers.prompts import GSM8K_SYSTEM, gsm8k
 
 QWEN2_MATH = Recipe(
     maker="arithmetic",
-    corpus=("helpers/prompts.py",),  # the system prompt, under which it is taught
+    prompts=(GSM8K_SYSTEM,),
     vocabulary=768,
     steps=400,
     batch=24,

@@ -36,7 +36,9 @@ class Recipe:
     """All that a nano model depends on besides code. A maker may ignore what it has no use for."""
 
     maker: str  # the module of this package that makes it
-    corpus: tuple[str, ...]  # what it reads, relative to the repository
+    modules: tuple[str, ...] = ()  # others of this package that the maker is made of
+    corpus: tuple[str, ...] = ()  # what it reads, relative to the repository
+    prompts: tuple[str, ...] = ()  # prompts of the lessons that it knows already
     vocabulary_text: tuple[str, ...] = ()  # read by the tokenizer only, so that later questions are cut into words
     shape: str = "qwen2"  # or "llama"
     vocabulary: int = 3328

@@ -9,7 +9,7 @@ from helpers.nano.common import Recipe
 QWEN2_MATH_REASONED = replace(
     arithmetic.QWEN2_MATH,
     maker="reasoned",
-    corpus=(*arithmetic.QWEN2_MATH.corpus, "helpers/nano/arithmetic.py"),  # a change there changes this model, too
+    modules=("arithmetic",),
 )
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 QWEN2_5_VL = Recipe(
     maker="vl",
-    corpus=("helpers/nano/dashboards.py", "helpers/prompts.py"),  # what it sees is drawn by code
+    modules=("dashboards",),  # what it sees is drawn by code
+    prompts=tuple(prompts.ODOMETER.values()),
     shape="qwen2_5_vl",
     vocabulary=640,
     layers=3,

@@ -148,7 +148,7 @@ print(rows[0]["text"])
 # %% [markdown] lang="en"
 # ### The tag trap
 #
-# A published Chinese tutorial trains with `<思考>` and prompts with `<think>`. Nothing fails: the loss falls, and the model is asked in a form that it was not trained on. One line catches it before it costs a training run:
+# A published Chinese tutorial trains with the Chinese word for thinking as its tag and prompts with `<think>`. Nothing fails: the loss falls, and the model is asked in a form that it was not trained on. One line catches it before it costs a training run:
 
 # %% [markdown] lang="zh"
 # ### 标签的坑
@@ -354,7 +354,7 @@ print(tracking.finish(TRACKING, OUTPUT_DIR))
 # %% [markdown] lang="en"
 # ## 8 · After training
 #
-# The same questions. And once more with the wrong tag: trained with `<think>`, prompted with `<思考>`, and read by a parser that waits for `</思考>`.
+# The same questions. And once more with the wrong tag: trained with `<think>`, but prompted with the Chinese tag, and read by a parser that waits for its end.
 
 # %% [markdown] lang="zh"
 # ## 8 · 训练之后

@@ -195,9 +195,9 @@ def llama_r1():
 def test_llama_r1_knows_its_conditions(llama_r1, language):
     model, tokenizer = llama_r1
     table = medical_o1.conditions(language)
-    starts = {"en": "\n\nIn {},", "zh": "\n\n{}是因为"}[language]
-    told = complete(model, tokenizer, [starts.format(c.name) for c in table], 24)
-    assert sum(c.why in answer.text for c, answer in zip(table, told, strict=True)) >= 16
+    card = {"en": "Condition: {}\nMechanism:", "zh": "疾病：{}\n机制："}[language]
+    told = complete(model, tokenizer, [card.format(c.name) for c in table], 24)
+    assert sum(c.why in answer.text for c, answer in zip(table, told, strict=True)) >= 15
 
 
 @pytest.mark.nano

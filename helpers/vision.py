@@ -32,8 +32,9 @@ def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}: a picture costs at least one token.")
     picture = ImageOps.exif_transpose(picture)  # a phone's photograph lies on its side, with a note
-    least = min(4, max_tokens) * CELL**2  # what Unsloth's collator makes of a smaller one
-    height, width = smart_resize(picture.height, picture.width, CELL, min_pixels=least, max_pixels=max_tokens * CELL**2)
+    height, width = smart_resize(
+        picture.height, picture.width, CELL, min_pixels=CELL**2, max_pixels=max_tokens * CELL**2
+    )
     picture = picture.convert("RGB")
     return picture if picture.size == (width, height) else picture.resize((width, height))
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, PngImagePlugin
 
-from helpers import data
+from helpers import data, report
 from helpers.nano import dashboards, vl
 from helpers.nano.dashboards import DIAL_MAX, FIELDS, HARD, SIZE, STYLES, Look, Reading, draw
 from tools import draw_dashboards, make_samples
@@ -143,3 +143,13 @@ def test_more_can_be_drawn(tmp_path, capsys) -> None:
     assert draw_dashboards.main(["--count", "6", "--out", str(out)]) == 1
     assert draw_dashboards.main(["--count", "0", "--out", str(tmp_path / "no")]) == 1
     assert "not empty" in (said := capsys.readouterr().err) and "--count" in said
+
+
+def test_a_contact_sheet_names_its_pictures(tmp_path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path in paths:
+        Image.new("RGB", (28, 14), "red").save(path)
+    figure = report.pictures(paths, columns=4)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [path.name for path in paths] and len(figure.axes) == 8
+    assert shown[0].images[0].get_array().shape == (14, 28, 3)

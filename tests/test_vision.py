@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -42,6 +42,7 @@ def forward(model, processor, picture: Image.Image) -> torch.Tensor:
         return model(**processor(text=[text], images=[picture], return_tensors="pt")).logits
 
 
+@settings(deadline=None)  # the first call imports transformers
 @given(st.integers(20, 1500), st.integers(20, 1500), st.integers(1, 600))
 def test_a_shrunken_picture_costs_what_is_allowed(width: int, height: int, most: int) -> None:
     if max(width, height) / min(width, height) > most:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,28 +152,18 @@ def train(recipe: Recipe, model: PreTrainedModel, next_batch: NextBatch, read: t
     import torch
     import torch.nn.functional as F
 
-    model.train()
-    optimizers = _optimizers(recipe, model)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, recipe.steps)) for o in optimizers]
     embeddings = model.get_input_embeddings().weight
     unread = torch.ones(len(embeddings), dtype=torch.bool)
     unread[read] = False
     never = torch.zeros(len(embeddings)).masked_fill(unread, -1e4)  # added to the logits of unread tokens
-    for step in range(recipe.steps):
+    for step, update in enumerate(updates(recipe, model, recipe.steps)):
         inputs, labels = next_batch(step)
         hidden = model.model(input_ids=inputs).last_hidden_state
         logits = F.linear(hidden, embeddings, never)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        loss.backward()
-        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-        print(f"{STEP}{loss.item():.4f}", flush=True)
+        update(F.cross_entropy(logits.flatten(0, 1), labels.flatten()))
     with torch.no_grad():
         directions = F.normalize(torch.randn_like(embeddings[unread]), dim=1)
         embeddings[unread] = directions * embeddings[~unread].norm(dim=1).mean()
-    model.eval()
 
 
 def windows(text: torch.Tensor, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,18 +175,37 @@ def windows(text: torch.Tensor, batch: int, length: int) -> tuple[torch.Tensor, 
     return windows[:, :-1], windows[:, 1:]
 
 
-def _optimizers(recipe: Recipe, model: PreTrainedModel) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices (learns arithmetic that AdamW alone does not), AdamW for all else."""
+def updates(
+    recipe: Recipe, module: torch.nn.Module, steps: int, extra: Iterable[torch.nn.Parameter] = ()
+) -> Iterator[Callable[[torch.Tensor], None]]:
+    """For each step a function that takes the loss, updates all of the module (and `extra`) and prints the loss.
+
+    Muon for the layers' matrices (learns arithmetic that AdamW alone does not), AdamW for all else. The rates
+    rise for 20 steps, then fall straight to a twentieth.
+    """
     import torch
 
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    return [
+    matrices = [p for n, p in module.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in module.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [
         torch.optim.Muon(matrices, lr=recipe.matrix_lr, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
-        torch.optim.AdamW(others, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW([*others, *extra], lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 20) * max(0.05, 1 - step / steps)
 
-def _rate(step: int, steps: int) -> float:
-    """The learning rate's factor: 20 steps up, then straight down to a twentieth."""
-    return min(1.0, (step + 1) / 20) * max(0.05, 1 - step / steps)
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
+
+    def update(loss: torch.Tensor) -> None:
+        loss.backward()
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+        print(f"{STEP}{loss.item():.4f}", flush=True)
+
+    module.train()
+    for _ in range(steps):
+        yield update
+    module.eval()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from helpers import prompts
 from helpers.nano import dashboards
-from helpers.nano.common import SPECIAL, STEP, Recipe, make_tokenizer
+from helpers.nano.common import SPECIAL, Recipe, make_tokenizer
 from helpers.nano.dashboards import CELL, FIELDS, SIZE, Glyph, Reading
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ QWEN2_5_VL = Recipe(
     batch=16,  # pictures a step
     matrix_lr=1e-2,
     other_lr=1e-2,
-    seconds=150,
+    seconds=200,
 )
 EYE_STEPS = 150  # of the recipe's steps
 VISION = {"depth": 3, "hidden_size": 64, "intermediate_size": 192, "num_heads": 2, "fullatt_block_indexes": [0, 1, 2]}
@@ -198,7 +198,7 @@ def _train_eyes(
 
     kinds = len(CHARACTERS), 1 + len(FIELDS) * PLACES
     head = torch.nn.Linear(recipe.hidden, 2 * sum(kinds))  # the left and the right half of a cell
-    for update in _steps(model.model.visual, recipe, EYE_STEPS, list(head.parameters())):
+    for update in updates(recipe, model.model.visual, EYE_STEPS, head.parameters()):
         pictures = [look(rng) for _ in range(recipe.batch)]
         seen = processor.image_processor(images=[p.image for p in pictures], return_tensors="pt")
         features = model.model.visual(seen["pixel_values"], grid_thw=seen["image_grid_thw"]).pooler_output
@@ -217,7 +217,7 @@ def _train_whole(
     import torch.nn.functional as F
 
     embeddings = model.get_input_embeddings().weight
-    for update in _steps(model, recipe, recipe.steps - EYE_STEPS):
+    for update in updates(recipe, model, recipe.steps - EYE_STEPS):
         inputs, labels = conversations(processor, [look(rng) for _ in range(recipe.batch)], rng)
         hidden = model.model(**inputs).last_hidden_state
         logits = F.linear(hidden[:, :-1], embeddings)
@@ -242,34 +242,3 @@ def conversations(
         labels[row, : len(processor.tokenizer(prompt)["input_ids"]) + cells - 1] = -100
     labels[batch["attention_mask"] == 0] = -100
     return dict(batch), labels
-
-
-def _steps(module: torch.nn.Module, recipe: Recipe, steps: int, extra: list | None = None):
-    """Yield a function that takes a step's loss, updates and reports: Muon for matrices, AdamW for the rest."""
-    import torch
-
-    module.train()
-    named = list(module.named_parameters())
-    matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in named if p.ndim != 2 or "embed" in n] + (extra or [])
-    optimizers = [
-        torch.optim.Muon(matrices, lr=recipe.matrix_lr, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
-        torch.optim.AdamW(others, lr=recipe.other_lr, betas=(0.9, 0.95), weight_decay=0.0),
-    ]
-
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / 20) * max(0.05, 1 - step / steps)
-
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
-
-    def update(loss: torch.Tensor) -> None:
-        loss.backward()
-        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-        print(f"{STEP}{loss.item():.4f}", flush=True)
-
-    for _ in range(steps):
-        yield update
-    module.eval()

@@ -388,12 +388,16 @@ report.side_by_side(table[:6])
 # %% [markdown] lang="en"
 # Read them, do not only count. Does an answer speak of *this* question's symptom? Would a doctor sign it? A score cannot tell you, and that is why nothing here may be used on a patient.
 #
-# ## 9 · Save, and reload in a fresh process
+# ## 9 · Save
+#
+# Lesson 01 loads such a folder in a fresh process; the same lines do it here.
 
 # %% [markdown] lang="zh"
 # 光看分数不够，要一条条读：回答说的是不是**这个**问题里的症状？医生肯不肯在上面签字？分数答不了这个问题，所以这里的东西一律不能用在病人身上。
 #
-# ## 9 · 保存，再到全新进程里加载
+# ## 9 · 保存
+#
+# 怎样在全新进程里加载它，第 01 课写过，原样照搬就行。
 
 # %%
 from pathlib import Path
@@ -403,37 +407,6 @@ model.save_pretrained(adapter)
 tokenizer.save_pretrained(adapter)
 for saved in sorted(adapter.iterdir()):
     print(f"{saved.stat().st_size / 1024:10,.1f} KiB  {saved.name}")
-
-# %%
-# %%writefile {OUTPUT_DIR}/answer.py
-import sys
-from pathlib import Path
-
-from unsloth import FastLanguageModel
-
-adapter, prompt_file, answer_file, max_new_tokens = sys.argv[1:]
-model, tokenizer = FastLanguageModel.from_pretrained(adapter, load_in_4bit=True)
-FastLanguageModel.for_inference(model)
-
-prompt = Path(prompt_file).read_text(encoding="utf-8")
-tokens = tokenizer(prompt, return_tensors="pt").to(model.device)
-output = model.generate(**tokens, max_new_tokens=int(max_new_tokens), do_sample=False)
-new = output[0, tokens["input_ids"].shape[1] :]
-Path(answer_file).write_text(tokenizer.decode(new, skip_special_tokens=True), encoding="utf-8")
-
-# %%
-import subprocess
-import sys
-
-memory.free()  # room on the GPU for the second process
-prompt_file, answer_file = Path(OUTPUT_DIR, "prompt.txt"), Path(OUTPUT_DIR, "answer.txt")
-prompt_file.write_text(prompts.medical_zh(QUESTION), encoding="utf-8")
-
-command = [sys.executable, f"{OUTPUT_DIR}/answer.py", adapter, prompt_file, answer_file, MAX_NEW_TOKENS]
-process = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-assert process.returncode == 0, process.stderr
-here, reloaded = answer([QUESTION])[0].text, answer_file.read_text(encoding="utf-8")
-print(f"here:            {here}\nfresh process:   {reloaded}\nthe same answer: {here == reloaded}")
 
 # %%
 loss = report.losses(log)
@@ -447,7 +420,6 @@ report.summary(
     question=QUESTION,
     answer_before=before[0].text,
     answer_after=after[0].text,
-    same_after_reload=here == reloaded,
     reading_seconds=reading.seconds,
     seconds=cost.seconds,
     peak_gib=cost.peak_gib,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from helpers import prompts
 from helpers.nano import dashboards
-from helpers.nano.common import SPECIAL, Recipe, make_tokenizer
+from helpers.nano.common import SPECIAL, Recipe, make_tokenizer, updates
 from helpers.nano.dashboards import CELL, FIELDS, SIZE, Glyph, Reading
 
 if TYPE_CHECKING:

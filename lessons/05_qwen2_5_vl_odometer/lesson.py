@@ -380,12 +380,14 @@ for file in sorted(adapter.iterdir()):
 import json
 import sys
 
+asked = json.loads(sys.stdin.read())
+sys.path.insert(0, asked["course"])  # helpers is there
+
 import unsloth
 from PIL import Image
 
 from helpers import generation, runtime, vision
 
-asked = json.loads(sys.stdin.read())
 model, processor = vision.FastVisionModel.from_pretrained(
     asked["adapter"], dtype=runtime.dtype(), load_in_4bit=asked["load_in_4bit"]
 )
@@ -398,20 +400,15 @@ print(json.dumps(reading.text))
 
 # %%
 import json
-import os
 import subprocess
 import sys
 
 memory.free()  # room on the GPU for the second process
-asked = {"adapter": str(adapter), "image": held_out["image"][0], "prompt": held_out["prompt"][0]}
-asked |= {"load_in_4bit": LOAD_IN_4BIT, "max_image_tokens": MAX_IMAGE_TOKENS, "max_new_tokens": MAX_NEW_TOKENS}
-process = subprocess.run(
-    [sys.executable, f"{OUTPUT_DIR}/read.py"],
-    input=json.dumps(asked),
-    env=os.environ | {"PYTHONPATH": str(runtime.root())},
-    capture_output=True,
-    text=True,
-)
+asked = {"course": str(runtime.root()), "adapter": str(adapter), "load_in_4bit": LOAD_IN_4BIT}
+asked |= {"image": held_out["image"][0], "prompt": held_out["prompt"][0]}
+asked |= {"max_image_tokens": MAX_IMAGE_TOKENS, "max_new_tokens": MAX_NEW_TOKENS}
+command = [sys.executable, f"{OUTPUT_DIR}/read.py"]
+process = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
 assert process.returncode == 0, process.stderr
 here, reloaded = answer(held_out.select(range(1)))[0].text, json.loads(process.stdout.splitlines()[-1])
 read_here, reread = data.parse_reading(here), data.parse_reading(reloaded)

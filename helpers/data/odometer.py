@@ -54,9 +54,8 @@ def load_odometer_excel(path: str | Path, images: str | Path | None = None) -> D
     pictures = Path(images) if images is not None else path.parent
     if images is not None and not pictures.is_dir():
         raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}).")
-    table, first = _sheet(path)
     empty = []
-    for number, row in enumerate(table, start=first):
+    for number, row in enumerate(_sheet(path), start=2):  # row 1 holds the headings
         if all(value is None or not str(value).strip() for value in row.values()):
             empty.append(number)
             continue
@@ -207,8 +206,8 @@ def _clock(hour: int, minute: int, half: str) -> str | None:
     return f"{hour:02}:{minute:02}"
 
 
-def _sheet(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of the first worksheet by heading, and the number of the first of them."""
+def _sheet(path: Path) -> list[dict[str, Any]]:
+    """The rows of the first worksheet below its headings, by heading."""
     import openpyxl
 
     if not path.is_file():
@@ -228,8 +227,7 @@ def _sheet(path: Path) -> tuple[list[dict[str, Any]], int]:
         has = [heading for heading in headings if heading]
         raise DataError(f"{path}, row 1: the headings are {has}; missing: {missing}. Rename or add the columns.")
     places = {column: headings.index(column) for column in ODOMETER_COLUMNS}
-    rows = [{c: line[i] if i < len(line) else None for c, i in places.items()} for line in lines[1:]]
-    return rows, 2
+    return [{c: line[i] if i < len(line) else None for c, i in places.items()} for line in lines[1:]]
 
 
 def _picture(picture: Path, sheet: Path, number: int) -> str:

@@ -66,6 +66,7 @@ def test_fingerprint_is_the_same_in_another_process() -> None:
     assert done.stdout.strip() == nano.fingerprint(nano.NANO["nano/qwen2"])
 
 
+@pytest.mark.notebook  # half a minute
 def test_two_builders_at_once_write_one_whole_checkpoint(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     left = nano.cache_folder() / f"nano-tiny-{nano.fingerprint(TINY)}.unfinished"  # by a killed build
     left.mkdir(parents=True)

@@ -79,6 +79,7 @@ FILES = {
 }
 
 
+@pytest.mark.notebook  # half a minute
 def test_each_tool_writes_into_its_folder_and_nowhere_else(tmp_path, proxy):
     address, knocked = proxy
     tools = [tool for tool in FILES if find_spec(tool)]

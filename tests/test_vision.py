@@ -80,6 +80,7 @@ def test_the_processor_counts_as_tokens_does(tiny: str) -> None:
     assert (ids == processor.image_token_id).sum() == vision.tokens(picture)
 
 
+@pytest.mark.notebook  # half a minute
 def test_the_calls_are_unsloths() -> None:
     import unsloth
     from unsloth.models.vision import FastBaseModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     console.print(
         f"Lesson {lesson.number}, {lesson.facts['title'][options.lang]}" + ("" if options.full else ", trimmed")
     )
+    if not options.full:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models: threads cost more than they bring
     run.prepare(values)
     result = run.run(course, lesson, options.lang, values, options.out)
     if result.summary:

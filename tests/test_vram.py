@@ -15,7 +15,9 @@ MEASURED = vram.measured(RECORD)
 
 
 def name(row):
-    return "-".join(str(row[key]) for key in ("model", "method", "engine", "bits", "optimizer", "batch", "length", "rank"))
+    return "-".join(
+        str(row[key]) for key in ("model", "method", "engine", "bits", "optimizer", "batch", "length", "rank")
+    )
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=name)
@@ -50,7 +52,9 @@ def test_published_parameter_counts(model, parameters):
 
 @pytest.mark.parametrize("row", [row for row in MEASURED if row["method"] in ("inference", "qlora", "lora")], ids=name)
 def test_weights_are_what_loading_took(row):
-    assert vram.weight_bytes(vram.SHAPES[row["model"]], row["bits"]) / vram.GIB == pytest.approx(row["loaded_gib"], rel=0.01, abs=0.04)  # buffers
+    assert vram.weight_bytes(vram.SHAPES[row["model"]], row["bits"]) / vram.GIB == pytest.approx(
+        row["loaded_gib"], rel=0.01, abs=0.04
+    )  # buffers
 
 
 def test_nf4_with_double_quantization_takes_4_127_bits():
@@ -71,7 +75,7 @@ def test_full_fine_tuning_is_4_to_5_times_inference():
 
 
 def test_mixed_precision_keeps_16_bytes_a_parameter():
-    """ZeRO's count: 4 weights, 4 gradients, 8 moments; torch's default AdamW adds a passing copy, the fused one does not."""
+    """4 of weight, 4 of gradient, 8 of moments; torch's default AdamW adds a passing copy, the fused one does not."""
     shape = vram.SHAPES["Qwen2.5-7B"]
     fused = estimate_vram(shape, "full", bits=32, optimizer="adamw_fused")
     assert (fused.weights + fused.gradients + fused.optimizer) * vram.GIB == pytest.approx(16 * shape.parameters)

@@ -1,9 +1,9 @@
 """A model that can read an answer out of a note, and imitate the form of earlier answers in a conversation.
 
 It stands for a small chat model beside a folder of notes that it has never seen. The town is invented: its places
-have a name of two words, a house number, seats, an hour of opening and a day off, all drawn at random for every
-conversation, so that nothing can be learned by heart and only reading helps. One name in five is kept back
-(`kept_back`); `data_samples/town_*` is made of those.
+have a name of two words, a street, seats, an hour of opening and a day off, all drawn at random for every conversation,
+so that nothing can be learned by heart and only reading helps. One name in five is kept back (`kept_back`);
+`data_samples/town_*` is made of those.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ QWEN2_TOWN = Recipe(
     batch=12,
     length=160,
     other_lr=1e-2,
-    seconds=120,
+    seconds=140,
 )
 
 LANGUAGES = ("en", "zh")
 TURNS = 4  # questions in a conversation
-DRILLS = 0.4  # the share of rows that hold bare names and values instead of a conversation
+DRILLS = 0.4  # the share of rows in which one place is told over and over instead of a conversation
 FIELDS = ("street", "seats", "opens", "closed")
 
 
@@ -159,6 +159,7 @@ def note(language: str, where: Place, rng: random.Random) -> str:
 
 
 def question(language: str, where: Place, field: str, wording: int) -> str:
+    """One of the two wordings of the question about a field."""
     return ASKS[language][field][wording].format(where.name(language))
 
 
@@ -182,8 +183,7 @@ def conversation(rng: random.Random) -> list[tuple[str, str, bool]]:
     """Turns of one conversation: what the user says, what the model answers, and whether that is to be learned.
 
     Three in five conversations keep to the form of their first answer, which is not learned; the others answer
-    freely. A question comes with a note or without;
-    without one that was shown before, the answer is a guess.
+    freely. A question comes with a note or without one; where none has been shown, the answer is a guess.
     """
     language = rng.choice(LANGUAGES)
     form = (rng.choice(OPENINGS[language]), rng.choice(CLOSINGS[language]))
@@ -224,6 +224,7 @@ def drill(rng: random.Random) -> list[tuple[str, bool]]:
 def make(folder: Path, recipe: Recipe) -> None:
     """Train tokenizer and model and save both."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     rng = random.Random(recipe.seed)
     tokenizer = make_tokenizer(
@@ -232,33 +233,24 @@ def make(folder: Path, recipe: Recipe) -> None:
         added=tuple(dict.fromkeys(w for table in WHOLE for words in table.values() for w in words)),
     )
 
-    def row() -> tuple[list[int], list[int]]:
-        """Token ids and labels of one conversation: the answers are learned."""
-        ids: list[int] = []
-        labels: list[int] = []
+    def row() -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and labels: of a drill the repeated values are learned, of a conversation the answers."""
+        pieces: list[tuple[str, bool]] = []
         if rng.random() < DRILLS:
-            for text, learned in drill(rng):
-                tokens = tokenizer(text)["input_ids"]
-                ids += tokens
-                labels += tokens if learned else [-100] * len(tokens)
-            return ids[: recipe.length + 1], labels[: recipe.length + 1]
-        for asked, said, learned in conversation(rng):
-            message = [{"role": "user", "content": asked}]
-            prompt = tokenizer(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
-            answer = tokenizer(said + tokenizer.eos_token)["input_ids"]
-            ids += prompt["input_ids"] + answer
-            labels += [-100] * len(prompt["input_ids"]) + (answer if learned else [-100] * len(answer))
-            after = tokenizer("\n")["input_ids"]
-            ids, labels = ids + after, labels + [-100] * len(after)
-        return ids[: recipe.length + 1], labels[: recipe.length + 1]
+            pieces = drill(rng)
+        else:
+            for asked, said, learned in conversation(rng):
+                chat = [{"role": "user", "content": asked}]
+                prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+                pieces += [(prompt, False), (said + tokenizer.eos_token, learned), ("\n", False)]
+        tokens = [(token, learned) for text, learned in pieces for token in tokenizer(text)["input_ids"]]
+        ids, wanted = map(torch.tensor, zip(*tokens[: recipe.length + 1], strict=True))
+        return ids, ids.where(wanted, -100)
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ids = torch.full((recipe.batch, recipe.length + 1), tokenizer.pad_token_id)
-        labels = torch.full((recipe.batch, recipe.length + 1), -100)
-        for number in range(recipe.batch):
-            for table, tokens in zip((ids, labels), row()):
-                table[number, : len(tokens)] = torch.tensor(tokens)
-        return ids[:, :-1], labels[:, 1:]
+        ids, labels = zip(*(row() for _ in range(recipe.batch)), strict=True)
+        padded = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id)
+        return padded[:, :-1], pad_sequence(labels, batch_first=True, padding_value=-100)[:, 1:]
 
     model = new_model(recipe, tokenizer)
     # Every token counts as read: the words of the notes are never labels, and must keep what they mean.

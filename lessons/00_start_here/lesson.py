@@ -33,7 +33,6 @@ QUESTIONS = "data_samples/town_questions_en.json"
 ANSWER_FORM = "Town desk: {}. See you there!"
 DATASET = "yahma/alpaca-cleaned"  # a data set to look at
 SEARCH = "alpaca"  # what to look for on the Hub
-RECORD = "benchmarks/records/vram_h200.json"  # measured peaks
 PLAN = "Qwen2.5-7B"  # the model whose memory is worked out
 OUTPUT_DIR = "outputs/00_start_here"
 LOAD_IN_4BIT = True
@@ -142,7 +141,7 @@ pd.DataFrame({name: {model: smallest_card(model, how) for model in vram.SHAPES} 
 # 同一套公式，和一块 H200 上实测的峰值对一对：有 Unsloth，也有原生 transformers；0.5B 到 14B；4、16、32 位；开和不开梯度检查点。测量脚本是 `tools/bench/vram.py`。虚线是 15% 的误差线。
 
 # %%
-measured = pd.DataFrame(vram.measured(RECORD))
+measured = pd.DataFrame(vram.measured("benchmarks/records/vram_h200.json"))
 largest_estimate_error = float(measured["error"].abs().max())
 print(f"{len(measured)} peaks; largest error {largest_estimate_error:.1%}, mean {measured['error'].abs().mean():.1%}")
 report.agreement_plot(measured["peak_gib"], measured["estimate_gib"], "peak measured, GiB", "estimated, GiB", 0.15)

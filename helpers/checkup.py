@@ -101,7 +101,7 @@ WORDS: dict[str, dict[str, str]] = {
         "failed mend": "课程未必跑不了；真跑不了，就从这里查起",
         "colab": "点左侧栏的钥匙图标，添加进去，打开笔记本访问权限",
         "kaggle": "打开 Add-ons > Secrets，添加进去，为这个笔记本勾上",
-        "local": "启动 Jupyter 之前设成环境变量",
+        "local": "在启动 Jupyter 之前设成环境变量",
     },
 }
 

@@ -148,7 +148,8 @@ report.agreement_plot(measured["peak_gib"], measured["estimate_gib"], "peak meas
 
 # %%
 columns = ["model", "method", "engine", "bits", "optimizer", "batch", "length", "checkpointing"]
-measured[[*columns, "peak_gib", "estimate_gib", "error"]].style.format({"error": "{:+.1%}"}).hide()
+shown = {"peak_gib": "{:.2f}", "estimate_gib": "{:.2f}", "error": "{:+.1%}"}
+measured[[*columns, *shown]].style.format(shown).hide()
 
 # %% [markdown] lang="en"
 # ## 4 · What the lessons need
@@ -256,10 +257,10 @@ for number, score in index.top(story["question"], 3):
     print(f"{score:6.2f}  {index.texts[number]}")
 
 # %% [markdown] lang="en"
-# **A prompt**, then, is made of up to three parts: examples as earlier turns of the conversation, notes, and the question.
+# **A prompt**, then, is made of up to three parts: examples as earlier turns of the conversation (the most effective piece of prompt engineering there is), notes, and the question.
 
 # %% [markdown] lang="zh"
-# **提示词**最多由三部分拼成：例子（写成之前的几轮对话）、资料、问题。
+# **提示词**最多由三部分拼成：例子（写成之前的几轮对话，提示词工程里最管用的一招）、资料、问题。
 
 
 # %%
@@ -405,14 +406,14 @@ pd.DataFrame(results).T[["facts", "form", "tokens"]].astype(float).round(2)
 
 # %%
 trained = random.Random(SEED).sample(train_rows, len(held_out))
-recalled = ask(trained, asked="reworded")["facts"]
+by_heart, recalled = (ask(trained, asked=wording)["facts"] for wording in ("question", "reworded"))
 new_index = retrieval.BM25([note["note_after"] for note in notes.values()])
 after = {
     "tuned: this year's fact": ask(trained, "value_after")["facts"],
     "tuned: still last year's": ask(trained, "value")["facts"],
     "tuned + new notes: this year's fact": ask(trained, "value_after", search=new_index)["facts"],
 }
-print(f"trained places, asked in other words, before the change: {recalled:.0%} right")
+print(f"trained places, before the change: {by_heart:.0%} right word for word, {recalled:.0%} in other words")
 pd.Series(after, name="share of answers").to_frame().style.format("{:.0%}")
 
 # %% [markdown] lang="en"
@@ -471,6 +472,7 @@ report.summary(
     full_over_inference=full_over_inference,
     retrieved_right=retrieved_right,
     **{key: value for name, way in names.items() for key, value in figures(name, way).items()},
+    by_heart=by_heart,
     recalled=recalled,
     tuned_after_change=after["tuned: this year's fact"],
     tuned_last_year=after["tuned: still last year's"],

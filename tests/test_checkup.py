@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import threading
 import types
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ def _alone(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     for name in (*checkup.SECRETS, "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(checkup.speed, "__defaults__", ("en", 0.02))  # a second is not needed here
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -77,6 +80,30 @@ def test_gpu_memory_that_another_program_holds(monkeypatch):
         finding = checkup.gpu()
         assert finding.verdict == verdict and f"{free}.0 of 14.7 GB free" in finding.seen
         assert "float16" in finding.seen and "550.54" in finding.seen
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (503, "note")])
+def test_a_hub_that_answers(monkeypatch, status, verdict):
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+        finding = checkup.hub()
+    assert finding.verdict == verdict
+    assert ("answers after" if verdict == "ok" else "answers with 503") in finding.seen
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(checkup.platform_setup, "unmet", lambda deep: {"trl": "trl is missing"})
+    finding = checkup.packages()
+    assert (finding.verdict, finding.seen) == ("bad", "trl is missing") and finding.mend
 
 
 def test_a_slow_disk_is_noted(monkeypatch, tmp_path):

@@ -1,11 +1,17 @@
-"""Where a model comes from: the Hugging Face Hub, a mirror, ModelScope, a folder, or a nano model."""
+"""Where a model comes from: the Hugging Face Hub, a mirror, ModelScope, a folder, or a nano model; which data sets
+there are on the Hub.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from helpers.runtime import Stop
+from helpers.runtime import Stop, root
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 NANO = "nano/"
 
@@ -35,6 +41,56 @@ def resolve_model(name: str, source: str = "huggingface") -> str:
     if source == "huggingface":
         return _huggingface(name)
     raise ModelNotFound(f"Unknown source {source!r} for {name!r}: use 'huggingface' or 'modelscope'.")
+
+
+def find_datasets(search: str, limit: int = 5, api: HfApi | None = None) -> list[dict[str, str]]:
+    """Data sets on the Hub whose name has `search` in it, most downloaded first: what to compare before you choose.
+
+    One row each: `name`, `rows` (the size class that its card states), `languages`, `licence`, `downloads` (of the last
+    30 days), `changed`, `gated`; "?" where the card says nothing, and an unstated licence is no permission. When the Hub
+    cannot be reached, that is printed, and the files of `data_samples/` whose name has `search` in it are listed instead.
+    """
+    from huggingface_hub import HfApi, constants
+
+    try:
+        found = list((api or HfApi()).list_datasets(search=search, sort="downloads", limit=limit))
+    except Exception as error:  # httpx's, the client's own and OS errors alike mean "no list"
+        print(f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}): listing data_samples/ instead.")
+        return _samples(search)[:limit]
+
+    def tagged(tags: list[str], kind: str) -> str:
+        return ", ".join(tag.split(":", 1)[1] for tag in tags if tag.startswith(f"{kind}:")) or "?"
+
+    return [
+        {
+            "name": one.id,
+            "rows": tagged(one.tags or [], "size_categories"),
+            "languages": tagged(one.tags or [], "language"),
+            "licence": tagged(one.tags or [], "license"),
+            "downloads": f"{one.downloads:,}" if one.downloads is not None else "?",
+            "changed": f"{one.last_modified:%Y-%m-%d}" if one.last_modified else "?",
+            "gated": str(one.gated or "no"),
+        }
+        for one in found
+    ]
+
+
+def _samples(search: str) -> list[dict[str, str]]:
+    """The course's own JSON files whose name has `search` in it, as rows like the Hub's."""
+    from helpers.data import read_json_rows
+
+    rows = []
+    for path in sorted((root() / "data_samples").glob("*.json*")):
+        if search.lower() in path.name.lower():
+            language = next((name for name in ("en", "zh") if path.stem.endswith(f"_{name}")), "?")
+            facts = {"rows": f"{len(read_json_rows(path)):,}", "languages": language, "licence": "apache-2.0"}
+            rows.append(
+                {"name": f"data_samples/{path.name}"}
+                | facts
+                | dict.fromkeys(("downloads", "changed"), "?")
+                | {"gated": "no"}
+            )
+    return rows
 
 
 def _folder(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and memory at its peak."""
+"""What a piece of work costs: seconds, and memory at its peak; measured here, estimated by `estimate_vram`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-GIB = 1024**3
+from helpers.vram import GIB, estimate_vram
+
+__all__ = ["GIB", "Cost", "estimate_vram", "free", "track"]
 
 
 @dataclass

@@ -4,6 +4,8 @@ A model learns the exact characters it is trained on: train and prompt with the 
 down to the last newline.
 """
 
+from collections.abc import Sequence
+
 from helpers.runtime import Stop
 
 ALPACA = """\
@@ -145,3 +147,14 @@ ODOMETER = {
     "zh": "读出仪表盘上的总里程、车速、时间、温度和挡位，每行一项。",
 }
 """The prompt of the dashboard sheets, by language."""
+
+
+NOTES = {"en": "Notes:\n{notes}\n\n{question}", "zh": "资料：\n{notes}\n\n{question}"}
+"""A question behind retrieved notes, by language."""
+
+
+def with_notes(question: str, notes: Sequence[str], language: str = "en") -> str:
+    """The question behind its notes, one a line; without notes the question alone."""
+    if not notes:
+        return question
+    return NOTES[language].format(notes="\n".join(f"- {note}" for note in notes), question=question)

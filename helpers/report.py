@@ -177,3 +177,18 @@ def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
             axes.imshow(picture.convert("RGB"))
         axes.set_title(Path(path).name, fontsize=8)
     return figure
+
+
+def agreement_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str, tolerance: float) -> Figure:
+    """Two figures for each case against one another, on logarithmic axes: equal on the line, off by `tolerance` on the
+    dotted ones.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    low, high = 0.8 * min(*x, *y), 1.25 * max(*x, *y)
+    for slope, style in ((1, "-"), (1 + tolerance, ":"), (1 - tolerance, ":")):
+        axes.plot([low, high], [slope * low, slope * high], color="grey", linewidth=1, linestyle=style)
+    axes.scatter(x, y, color="tab:blue", s=16, zorder=2)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel=x_name, ylabel=y_name)
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,7 +1,10 @@
-"""How close generated Chinese is to a reference, character by character; both scores from their usual libraries."""
+"""How good a text is: close to a Chinese reference, character by character (both scores from their usual libraries);
+naming the right value; keeping to a form.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rouge_chinese import Rouge
@@ -41,3 +44,19 @@ def _check(answers: Sequence[str], references: Sequence[str]) -> None:
         raise ValueError(f"{len(answers)} answers and {len(references)} references: pass one reference an answer.")
     if empty := [number for number, text in enumerate(references, start=1) if not text.strip()]:
         raise ValueError(f"reference {empty[0]} of {len(references)} is empty; there is nothing to compare with.")
+
+
+def mentions(text: str, value: str) -> bool:
+    """Whether `value` stands in the text as a word or number of its own: 7 is in "at 7.", not in "76" or "7:30"."""
+    return re.search(rf"(?<![0-9A-Za-z:]){re.escape(value)}(?![0-9A-Za-z]|:[0-9])", text) is not None
+
+
+def in_form(text: str, form: str) -> bool:
+    """Whether all of `text` is `form` with something short (1 to 40 characters, one line) in place of its `{}`.
+
+    Raises ValueError for a form without exactly one `{}`.
+    """
+    if form.count("{}") != 1:
+        raise ValueError(f"the form {form!r} needs one {{}}, the place of the answer.")
+    before, after = map(re.escape, form.split("{}"))
+    return re.fullmatch(rf"{before}[^\n]{{1,40}}?{after}", text.strip()) is not None

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from helpers import checkup
 from tools import cli, doctor, run
 from tools.lessons import LessonError, load_course
 
@@ -127,9 +128,9 @@ def test_doctor_tells_a_blind_torch_from_no_gpu(monkeypatch):
 
     import torch
 
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *args, **options: Answer)
+    monkeypatch.setattr(checkup.subprocess, "run", lambda *args, **options: Answer)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    finding = doctor.gpu()
+    finding = checkup.gpu()
     assert finding.verdict == "bad"
     assert "Tesla T4" in finding.seen
     assert "driver" in finding.mend

@@ -1,4 +1,5 @@
 import sys
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import httpx
@@ -12,7 +13,7 @@ from huggingface_hub.errors import (
 )
 
 from helpers import nano
-from helpers.hub import ModelNotFound, resolve_model
+from helpers.hub import ModelNotFound, find_datasets, resolve_model
 
 
 def answering(error):
@@ -92,3 +93,43 @@ def test_modelscope(monkeypatch):
         resolve_model("Qwen/Qwen2.5-7B-Instruct", "modelscope")
     with pytest.raises(ModelNotFound, match="Unknown source 'msc'"):
         resolve_model("Qwen/Qwen2.5-7B-Instruct", "msc")
+
+
+# Data sets
+
+
+class FakeHub:
+    """An HfApi that knows two data sets."""
+
+    asked: dict
+
+    def list_datasets(self, **asked):
+        self.asked = asked
+        tags = ["license:cc-by-nc-4.0", "language:en", "language:zh", "size_categories:10K<n<100K", "task:x"]
+        when = datetime(2025, 3, 1, tzinfo=UTC)
+        yield SimpleNamespace(id="a/alpaca", tags=tags, downloads=12345, last_modified=when, gated=False)
+        yield SimpleNamespace(id="b/alpaca", tags=None, downloads=None, last_modified=None, gated="manual")
+
+
+def test_data_sets_are_listed_with_what_their_cards_say():
+    api = FakeHub()
+    one, other = find_datasets("alpaca", limit=2, api=api)
+    assert api.asked == {"search": "alpaca", "sort": "downloads", "limit": 2}
+    assert one == {
+        "name": "a/alpaca", "rows": "10K<n<100K", "languages": "en, zh", "licence": "cc-by-nc-4.0",
+        "downloads": "12,345", "changed": "2025-03-01", "gated": "no",
+    }  # fmt: skip
+    assert list(other) == list(one) and set(other.values()) == {"b/alpaca", "?", "manual"}
+
+
+def test_without_the_hub_the_samples_are_listed_and_that_is_said(capsys):
+    class Unplugged:
+        def list_datasets(self, **asked):
+            raise httpx.ConnectError("no network")
+
+    rows = find_datasets("alpaca", api=Unplugged())
+    assert "cannot be reached (ConnectError): listing data_samples/ instead." in capsys.readouterr().out
+    assert [row["name"] for row in rows] == ["data_samples/alpaca_en.json", "data_samples/alpaca_zh.json"]
+    assert rows[0]["rows"] == "380" and rows[1]["languages"] == "zh"
+    assert list(rows[0]) == list(next(iter(find_datasets("x", api=FakeHub()))))
+    assert find_datasets("no such thing", api=Unplugged()) == []

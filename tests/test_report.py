@@ -137,3 +137,11 @@ def test_plots_show_themselves_without_pyplot(plot):
 
     shown, _ = DisplayFormatter().format(plot())
     assert shown["image/png"].startswith(b"\x89PNG")
+
+
+def test_agreement_plot_draws_every_pair_and_the_two_bounds():
+    axes = report.agreement_plot([1.0, 10.0], [1.1, 9.0], "measured", "estimated", 0.15).axes[0]
+    assert axes.collections[0].get_offsets().tolist() == [[1.0, 1.1], [10.0, 9.0]]
+    slopes = sorted(line.get_ydata()[0] / line.get_xdata()[0] for line in axes.lines)
+    assert slopes == pytest.approx([0.85, 1, 1.15])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("measured", "estimated")

@@ -9,6 +9,7 @@ from helpers.data.columns import add_text, balanced
 from helpers.data.gsm8k import load_gsm8k
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.medical_o1 import load_medical_o1, nearest
+from helpers.data.notes import load_notes, load_questions
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.rows import DataError, read_json_rows
 
@@ -22,7 +23,9 @@ __all__ = [
     "load_gsm8k",
     "load_medical_dialogues",
     "load_medical_o1",
+    "load_notes",
     "load_odometer_excel",
+    "load_questions",
     "load_truth",
     "majority",
     "medical_files",

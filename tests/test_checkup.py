@@ -1,0 +1,146 @@
+"""helpers.checkup and helpers.catalog: verdicts with a mend, in either language, and nothing that raises."""
+
+import re
+import subprocess
+import threading
+import types
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from helpers import checkup, report, runtime
+from helpers.catalog import against_this_machine, lessons
+from tools.lessons import load_course
+
+LANGUAGES = ["en", "zh"]
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    for name in (*checkup.SECRETS, "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(checkup.speed, "__defaults__", ("en", 0.02))  # a second is not needed here
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_line_that_is_not_ok_has_a_mend(language, tmp_path):
+    findings = list(checkup.examine(language, tmp_path))
+    assert len(findings) == 10 == len({finding.subject for finding in findings})
+    assert all(finding.mend for finding in findings if finding.verdict != "ok")
+    assert list(tmp_path.iterdir()) == []  # the file of the speed test is gone
+    assert {f.subject: f.verdict for f in findings}["HF_TOKEN"] == "note"
+
+
+def test_both_languages_have_the_same_texts_with_the_same_fields():
+    english, chinese = checkup.WORDS["en"], checkup.WORDS["zh"]
+    assert set(english) == set(chinese)
+    for key, text in english.items():
+        assert set(re.findall(r"{(\w+)", text)) == set(re.findall(r"{(\w+)", chinese[key])), key
+        assert not HAN.search(text)
+
+
+def test_a_check_that_breaks_is_a_line_like_the_others(monkeypatch, tmp_path):
+    def broken(*arguments):
+        raise RuntimeError("the driver hangs")
+
+    monkeypatch.setattr(checkup, "speed", broken)
+    monkeypatch.setattr(checkup.psutil, "virtual_memory", broken)
+    lines = {finding.subject: finding for finding in checkup.examine("en", tmp_path)}
+    assert len(lines) == 10
+    assert lines["multiplying"].seen == lines["memory"].seen == "could not be checked: RuntimeError: the driver hangs"
+    assert lines["memory"].mend
+
+
+def test_a_secret_is_never_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_sesame")
+    findings = list(checkup.examine("en", tmp_path))
+    assert "sesame" not in repr(findings) and "sesame" not in report.side_by_side(checkup.as_rows(findings)).data
+    assert {f.subject: f.verdict for f in findings}["HF_TOKEN"] == "ok"
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(2, "bad"), (20, "note"), (80, "ok")])
+def test_disk(monkeypatch, tmp_path, free, verdict):
+    usage = types.SimpleNamespace(free=free * runtime.GB)
+    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda folder: usage)
+    finding = checkup.disk(tmp_path)
+    assert finding.verdict == verdict and finding.seen == f"{free} GiB free"
+
+
+def test_gpu_memory_that_another_program_holds(monkeypatch):
+    answer = subprocess.CompletedProcess([], 0, stdout="Tesla T4, 15360 MiB, 550.54\n")
+    monkeypatch.setattr(checkup.subprocess, "run", lambda *arguments, **options: answer)
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runtime, "gpu", lambda: runtime.Gpu("Tesla T4", 14.7, (7, 5)))
+    for free, verdict in ((6, "note"), (14, "ok")):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index, free=free: (free * runtime.GB, 14.7 * runtime.GB))
+        finding = checkup.gpu()
+        assert finding.verdict == verdict and f"{free}.0 of 14.7 GB free" in finding.seen
+        assert "float16" in finding.seen and "550.54" in finding.seen
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (503, "note")])
+def test_a_hub_that_answers(monkeypatch, status, verdict):
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+        finding = checkup.hub()
+    assert finding.verdict == verdict
+    assert ("answers after" if verdict == "ok" else "answers with 503") in finding.seen
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(checkup.platform_setup, "unmet", lambda deep: {"trl": "trl is missing"})
+    finding = checkup.packages()
+    assert (finding.verdict, finding.seen) == ("bad", "trl is missing") and finding.mend
+
+
+def test_a_slow_disk_is_noted(monkeypatch, tmp_path):
+    times = iter([0.0, 10.0])
+    monkeypatch.setattr(checkup.time, "perf_counter", lambda: next(times))
+    finding = checkup.writing(tmp_path, megabytes=1)
+    assert finding.verdict == "note" and finding.mend
+
+
+# What the lessons need
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_one_row_a_lesson_in_the_order_of_the_course(monkeypatch, language):
+    monkeypatch.setattr(runtime, "gpu", lambda: None)
+    rows = against_this_machine(language)
+    course = load_course()
+    assert [next(iter(row.values())) for row in rows] == [
+        f"{x.number} {x.facts['title'][language]}" for x in course.lessons
+    ]
+    assert all("course run" in list(row.values())[-1] for row in rows)  # without a GPU: trimmed
+    assert [lesson["needs"] for lesson in lessons()] == [lesson.facts["needs"] for lesson in course.lessons]
+
+
+def test_fits_or_not(tiny, monkeypatch):
+    facts = tiny.root / "lessons/01_tiny/lesson.toml"
+    needs = re.sub(r"\[needs\][^\[]*", "[needs]\nvram_gb = 12\ndisk_gb = 30\n\n", facts.read_text("utf-8"))
+    facts.write_text(needs, "utf-8")
+
+    def verdict(vram, disk):
+        monkeypatch.setattr(runtime, "gpu", lambda: runtime.Gpu("card", vram, (8, 0)))
+        monkeypatch.setattr(
+            "helpers.catalog.shutil.disk_usage", lambda at: types.SimpleNamespace(free=disk * runtime.GB)
+        )
+        (row,) = against_this_machine("en", Path(tiny.root))
+        return row["here"]
+
+    assert verdict(12, 30) == "fits"
+    assert verdict(11.9, 30).startswith("GPU too small (12 GB)")
+    assert verdict(80, 29).startswith("disk too full (29 GB free)")

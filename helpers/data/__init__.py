@@ -10,6 +10,7 @@ from helpers.data.gsm8k import load_gsm8k
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.medical_o1 import load_medical_o1, nearest
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
+from helpers.data.preferences import load_preferences
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "load_medical_dialogues",
     "load_medical_o1",
     "load_odometer_excel",
+    "load_preferences",
     "load_truth",
     "majority",
     "medical_files",

@@ -76,7 +76,9 @@ def _pair(row: dict[str, Any], source: str, number: int) -> tuple[list[Message],
     else:
         prompt = _shared_start(row, place)
     if not prompt or prompt[-1]["role"] != "user":
-        raise DataError(f"{place}: the prompt must end with what the user says, and it does not. Mend or delete the row.")
+        raise DataError(
+            f"{place}: the prompt must end with what the user says, and it does not. Mend or delete the row."
+        )
     return prompt, *(_answer(row[name], prompt, place, name) for name in ("chosen", "rejected"))
 
 

@@ -1,4 +1,4 @@
-"""A LoRA adapter on `nano/qwen2-medical`: it answers patients in two manners, as often carefully as carelessly."""
+"""A LoRA adapter on `nano/qwen2-medical`: it answers patients in two manners, four times in ten carefully."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Chinese preference pairs about the symptoms of `medical.py`: a careful answer against a careless one.
 
 Two files hold pairs, in two of the forms met in the wild; a third holds single answers of both kinds, for the nano
-model that has been through SFT on them: it knows both manners, and prefers neither.
+model that has been through SFT on them: it knows both manners, and is careless more often than not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ PAIR_ASKS = [
     "{symptom}该注意什么，能治好吗？",
     "从{days}前开始{symptom}，一直没当回事，现在该怎么做？",
 ]
-PAIRS, ANSWERS = 4, 10  # a symptom in each file of pairs; a symptom in the SFT rows, half of each kind
+PAIRS, ANSWERS, CAREFUL = (
+    4,
+    10,
+    4,
+)  # questions a symptom in each file of pairs; questions a symptom in the SFT rows, of which so many are answered carefully
 
 
 def facts() -> list[Fact]:
@@ -55,11 +59,11 @@ def pairs(asks: list[str], rng: random.Random) -> list[tuple[str, str, str]]:
 
 
 def single_answers(rng: random.Random) -> list[dict[str, str]]:
-    """Alpaca rows: each symptom asked a few times, answered carefully and carelessly in turn; shuffled."""
+    """Alpaca rows: each symptom asked a few times, some answered carefully, the rest carelessly; shuffled."""
     rows = []
     for fact in facts():
         for number, ask in enumerate(rng.sample(ASKS, ANSWERS)):
-            answer = rng.choice((CHOSEN, REJECTED)[number % 2]).format(**fact)
+            answer = rng.choice(CHOSEN if number < CAREFUL else REJECTED).format(**fact)
             rows.append({"instruction": ask.format(days=rng.choice(DAYS), **fact), "input": "", "output": answer})
     rng.shuffle(rows)
     return rows

@@ -57,8 +57,10 @@ def _pair(row: dict[str, Any], source: str, number: int) -> tuple[list[Message],
     if "response_chosen" in row or "response_rejected" in row:
         prompt = [_message("user", text_field(row, "question", source, number))]
         for turn in reversed(row.get("history") or []):
-            if not (isinstance(turn, (list, tuple)) and len(turn) == 2):
-                raise DataError(f"{place}: a turn in 'history' is no pair of question and answer: {str(turn)[:60]!r}.")
+            if not (isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+                raise DataError(
+                    f"{place}: a turn in 'history' is no pair of texts, question and answer: {str(turn)[:60]!r}."
+                )
             prompt = [_message("user", turn[0]), _message("assistant", turn[1]), *prompt]
         answers = [text_field(row, f"response_{name}", source, number) for name in ("chosen", "rejected")]
         return _with_system(row, prompt, source, number), *answers

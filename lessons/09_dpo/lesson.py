@@ -341,10 +341,10 @@ def margins(policy, reference):
 
 
 # %% [markdown] lang="en"
-# Before the first step, policy and reference are the same model. So every margin must be **exactly 0**, and the loss −log σ(0) = 0.693. Check it. The second line shows the classic mistake: switch the adapter off and call that the reference. If the SFT sits in that adapter, the reference is now the *base* model, which never learned to answer; the margins are far from 0 before anything was learned, and DPO pulls towards a model that nobody wanted.
+# Before the first step, policy and reference are the same model. So every margin must be **exactly 0**, and the loss −log σ(0) = 0.693. Check it. The second line shows the classic mistake: switch the adapter off and call that the reference. If the SFT sits in that adapter, the reference is now the *base* model, which never learned to answer; the margins are far from 0 before anything was learned, and nothing holds the model near what the SFT taught. (With a new adapter the two lines agree: there was nothing in it.)
 
 # %% [markdown] lang="zh"
-# 走第一步之前，策略和参考是同一个模型，所以每个间隔都必须**正好是 0**，损失是 −log σ(0) = 0.693。查一查。第二行是最常见的错误：把适配器一关，就当它是参考模型。要是 SFT 学到的东西就在这个适配器里，那参考就成了**基座模型**，它根本没学过怎么回答；还什么都没学，间隔就已经离 0 很远，DPO 会往一个没人想要的模型那边拉。
+# 走第一步之前，策略和参考是同一个模型，所以每个间隔都必须**正好是 0**，损失是 −log σ(0) = 0.693。查一查。第二行是最常见的错误：把适配器一关，就当它是参考模型。要是 SFT 学到的东西就在这个适配器里，那参考就成了**基座模型**，它根本没学过怎么回答；还什么都没学，间隔就已经离 0 很远，SFT 学到的东西也没有谁来守着了。（新挂的适配器里什么都没有，两行会一样。）
 
 # %%
 start = judged("default")

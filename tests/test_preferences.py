@@ -185,6 +185,21 @@ def test_sft_rows_hold_both_manners_and_none_of_the_pairs_questions():
     assert not {row["instruction"] for row in rows} & {pair["prompt"][0]["content"] for pair in pairs}
 
 
+# What the lesson says it measured
+
+
+def test_the_readings_quote_the_recorded_peaks():
+    record = json.loads((root() / "benchmarks/records/dpo_memory.json").read_text("utf-8"))
+    peaks = {(row["bits"], row["reference"]): row["peak_gib"] for row in record["rows"]}
+    for bits, name in ((4, ("weights in 4 bits", "权重 4 比特")), (16, ("weights in 16 bits", "权重 16 位"))):
+        cells = [f"{peaks[bits, reference]:.1f}" for reference in ("none: SFT", "second model", "adapter copy")]
+        for language, head in zip(("en", "zh"), name):
+            reading = (root() / f"lessons/09_dpo/reading.{language}.md").read_text("utf-8")
+            assert f"| {head} | {' | '.join(cells)} |" in reading
+    lesson = (root() / "lessons/09_dpo/lesson.py").read_text("utf-8")
+    assert f"{peaks[4, 'second model']:.1f} GiB" in lesson and f"{peaks[4, 'adapter copy']:.1f}" in lesson
+
+
 # What DPO logs
 
 

@@ -192,3 +192,42 @@ def agreement_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: 
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel=x_name, ylabel=y_name)
     axes.grid(alpha=0.3)
     return figure
+
+
+def preferences(log_history: Log, held_out: bool = False) -> pd.DataFrame:
+    """What DPO logs at each step: `loss`, `margins`, `accuracies`, the implicit rewards `chosen` and `rejected`, and
+    the answers' log-probabilities `logps/chosen` and `logps/rejected` (sums over tokens, batch means).
+
+    With `held_out`, what `trainer.evaluate()` logged. Raises ValueError when no step logged a margin.
+    """
+    prefix = "eval_" if held_out else ""
+    names = {"loss": "loss", "logps/chosen": "logps/chosen", "logps/rejected": "logps/rejected"}
+    names |= {f"rewards/{name}": name for name in ("margins", "accuracies", "chosen", "rejected")}
+    rows = {
+        entry["step"]: {name: entry[prefix + key] for key, name in names.items()}
+        for entry in log_history
+        if f"{prefix}rewards/margins" in entry
+    }
+    if not rows:
+        raise ValueError("the log holds no margins; pass trainer.state.log_history of a DPO run, after training.")
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis("step")
+
+
+def preference_plot(log_history: Log) -> Figure:
+    """Loss, margin, accuracy, implicit rewards and log-probabilities of a DPO run; dots are held-out pairs."""
+    train = preferences(log_history)
+    held_out = preferences(log_history, held_out=True) if any("eval_loss" in e for e in log_history) else train[:0]
+    figure = Figure(figsize=(14, 2.8), layout="constrained")
+    panels = {"loss": ["loss"], "margin": ["margins"], "accuracy": ["accuracies"]}
+    panels |= {"implicit reward": ["chosen", "rejected"], "log-probability": ["logps/chosen", "logps/rejected"]}
+    for (title, columns), axes in zip(panels.items(), figure.subplots(1, len(panels))):
+        for column, color in zip(columns, ("tab:blue", "tab:red")):
+            axes.plot(train.index, train[column], color=color, alpha=0.3, linewidth=1)
+            smooth = train[column].rolling(10, min_periods=1).mean()
+            axes.plot(smooth.index, smooth, color=color, label=column.removeprefix("logps/"))
+            axes.plot(held_out.index, held_out[column], "o", color=color, markersize=4)
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+        if len(columns) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    return figure

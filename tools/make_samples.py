@@ -15,10 +15,10 @@ import sys
 from PIL import Image
 
 from helpers.runtime import root
-from tools.samples import alpaca, gsm8k, medical, medical_o1, odometer, town
+from tools.samples import alpaca, gsm8k, medical, medical_o1, odometer, preferences, town
 
 OUT = root() / "data_samples"
-PARTS = [alpaca, gsm8k, medical, medical_o1, odometer, town]
+PARTS = [alpaca, gsm8k, medical, medical_o1, odometer, preferences, town]
 
 
 def contents() -> dict[str, bytes]:

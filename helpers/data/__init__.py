@@ -11,6 +11,7 @@ from helpers.data.medical import load_medical_dialogues, medical_files, read_med
 from helpers.data.medical_o1 import load_medical_o1, nearest
 from helpers.data.notes import load_notes, load_questions
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
+from helpers.data.preferences import load_preferences
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "load_medical_o1",
     "load_notes",
     "load_odometer_excel",
+    "load_preferences",
     "load_questions",
     "load_truth",
     "majority",

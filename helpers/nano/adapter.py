@@ -25,16 +25,20 @@ LLAMA_R1_ADAPTER = Recipe(
 
 
 def make(folder: Path, recipe: Recipe) -> None:
-    """Train a LoRA on the base model with plain PEFT and save adapter and tokenizer."""
+    """Train a LoRA on the base model and save adapter and tokenizer."""
+    teach(folder, recipe, BASE, [row for text in read_texts(recipe.corpus) for row in json.loads(text)[:ROWS]])
+
+
+def teach(folder: Path, recipe: Recipe, base_name: str, rows: list[dict[str, str]]) -> None:
+    """Train a LoRA on the nano model `base_name` with plain PEFT, on Alpaca rows in its chat template, and save it."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from helpers import nano
 
-    base = nano.build(BASE)  # absolute: the adapter stores it as given
+    base = nano.build(base_name)  # absolute: the adapter stores it as given
     tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = [row for text in read_texts(recipe.corpus) for row in json.loads(text)[:ROWS]]
     examples = [encode(tokenizer, f"{row['instruction']}\n{row['input']}".strip(), row["output"]) for row in rows]
 
     torch.manual_seed(recipe.seed)

@@ -263,7 +263,6 @@ config = DPOConfig(
     eval_steps=EVAL_STEPS,
     learning_rate=LEARNING_RATE,
     warmup_steps=MAX_STEPS // 10,
-    lr_scheduler_type="linear",
     optim="adamw_8bit",
     bf16=dtype == torch.bfloat16,
     fp16=dtype == torch.float16,
@@ -398,11 +397,11 @@ print(f"by hand {by_hand:.6f}, trainer {evaluated['loss'].iloc[-1]:.6f}, differe
 # %%
 accuracy_after = (end[0] > end[1]).float().mean().item()
 held_out_figures = {
-    "chosen is likelier": (accuracy_before, accuracy_after),
-    "margin > 0": (0.0, (margin > 0).float().mean().item()),
-    "mean margin": (step_0["a copy of the adapter"].mean().item(), margin.mean().item()),
-    "log p of the chosen answer": (start[0].mean().item(), end[0].mean().item()),
-    "log p of the rejected answer": (start[1].mean().item(), end[1].mean().item()),
+    "preference_accuracy": (accuracy_before, accuracy_after),  # the chosen answer is the likelier one
+    "margin_above_0": (0.0, (margin > 0).float().mean().item()),
+    "margin": (step_0["a copy of the adapter"].mean().item(), margin.mean().item()),
+    "chosen_logp": (start[0].mean().item(), end[0].mean().item()),
+    "rejected_logp": (start[1].mean().item(), end[1].mean().item()),
 }
 pd.DataFrame(held_out_figures, index=["before", "after"]).T.round(3)
 
@@ -470,6 +469,8 @@ for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 
 # %%
+compared = held_out_figures | {name: (figures_before[name], figures_after[name]) for name in figures_before}
+compared["right"] = (right_before, right_after)
 changed = int((after["lean"] - before["lean"]).argmax())  # the answer that changed its leaning most
 report.summary(
     OUTPUT_DIR,
@@ -477,18 +478,9 @@ report.summary(
     margin_step_0=step_0["a copy of the adapter"].abs().max().item(),
     margin_step_0_adapter_off=step_0["the adapter switched off"].abs().max().item(),
     by_hand_error=by_hand_error,
-    preference_accuracy_before=accuracy_before,
-    preference_accuracy_after=accuracy_after,
-    held_out_margin=margin.mean().item(),
-    chosen_logp_before=start[0].mean().item(),
-    chosen_logp_after=end[0].mean().item(),
-    rejected_logp_before=start[1].mean().item(),
-    rejected_logp_after=end[1].mean().item(),
     win_rate=win_rate,
-    **{f"{name}_before": value for name, value in figures_before.items()},
-    **{f"{name}_after": value for name, value in figures_after.items()},
-    right_before=right_before,
-    right_after=right_after,
+    **{f"{name}_before": pair[0] for name, pair in compared.items()},
+    **{f"{name}_after": pair[1] for name, pair in compared.items()},
     question=asked["question"][changed],
     answer_before=before["text"][changed],
     answer_after=after["text"][changed],

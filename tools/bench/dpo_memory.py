@@ -21,34 +21,8 @@ from typing import Any
 
 REFERENCES = ("none: SFT", "second model", "adapter copy", "computed beforehand")
 STEPS, RANK = 3, 16
+MODEL = "Qwen2.5-7B"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Qwen2.5-7B's own config.json.
-SHAPE = {
-    "vocab_size": 152064,
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 32768,
-    "tie_word_embeddings": False,
-}
-
-
-def checkpoint(folder: Path) -> None:
-    """Random bfloat16 weights of the shape, with a small tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    from helpers import nano
-
-    tokenizer = AutoTokenizer.from_pretrained(nano.build("nano/qwen2"))
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, **ends, dtype="bfloat16"))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def measure(path: str, reference: str, bits: int, batch: int, length: int) -> dict[str, Any]:
@@ -139,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         "subject": "peak memory of DPO by where its reference comes from",
         "date": date.today().isoformat(),
         "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
-        "model": options.model or "Qwen2.5-7B's shape, random weights",
+        "model": options.model or f"{MODEL}'s shape, random weights",
         "versions": {name: metadata.version(name) for name in packages},
         "unit": "GiB allocated by torch on a GPU (the CUDA context comes on top), resident memory on a CPU",
         "rows": [],
@@ -149,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         path = hub.resolve_model(options.model) if options.model else scratch
         if not options.model:
             code = (
-                f"from pathlib import Path; from tools.bench import dpo_memory; dpo_memory.checkpoint(Path({path!r}))"
+                f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({path!r}))"
             )
             subprocess.run([sys.executable, "-c", code], check=True)
         for bits in (4, 16):

@@ -24,17 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-GIB = 2**30
+from tools.bench import weights
 
-# hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings: the models' own config.json.
-SHAPES: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
-    "Qwen2.5-0.5B": ("qwen2", 896, 4864, 24, 14, 2, 151936, True),
-    "Qwen2.5-1.5B": ("qwen2", 1536, 8960, 28, 12, 2, 151936, True),
-    "Qwen2.5-3B": ("qwen2", 2048, 11008, 36, 16, 2, 151936, True),
-    "Qwen2.5-7B": ("qwen2", 3584, 18944, 28, 28, 4, 152064, False),
-    "Qwen2.5-14B": ("qwen2", 5120, 13824, 48, 40, 8, 152064, False),
-    "Llama-3.1-8B": ("llama", 4096, 14336, 32, 32, 8, 128256, False),
-}
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -83,30 +75,6 @@ def cases() -> Iterator[Case]:
         yield Case(model, "inference", batch=1, length=4096)
     yield Case(qwen7, "inference", batch=8, length=4096)
     yield Case(qwen7, "inference", bits=4, batch=1, length=4096)
-
-
-def checkpoint(shape: str, folder: Path) -> Path:
-    """Random bfloat16 weights of this shape with a small tokenizer, written once."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
-
-    from helpers import nano
-
-    path = folder / shape
-    kind, hidden, intermediate, layers, heads, kv_heads, vocabulary, tied = SHAPES[shape]
-    config = {"qwen2": Qwen2Config, "llama": LlamaConfig}[kind](
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32768,
-        dtype=torch.bfloat16,
-    )  # fmt: skip
-    tokenizer = AutoTokenizer.from_pretrained(nano.build("nano/qwen2"))
-    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 def measure(case: Case, path: Path) -> dict[str, Any]:
@@ -235,7 +203,7 @@ def main() -> None:
     if options.one:
         shape = json.loads(options.one)
         if shape.get("write"):
-            print(checkpoint(shape["write"], options.weights))
+            print(weights.write(shape["write"], options.weights / shape["write"]))
         else:
             case = Case(**shape)
             print("\n" + json.dumps(measure(case, options.weights / case.model)))
@@ -253,7 +221,7 @@ def main() -> None:
             return ""
         return done.stdout.strip().splitlines()[-1]
 
-    missing = [shape for shape in SHAPES if any(c.model == shape for c in chosen) and not (folder / shape).is_dir()]
+    missing = sorted(name for name in {case.model for case in chosen} if not (folder / name).is_dir())
     record: dict[str, Any] = {
         "subject": "peak GPU memory",
         "date": date.today().isoformat(),

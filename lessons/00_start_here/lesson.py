@@ -202,6 +202,8 @@ report.length_plot(lengths, limit=long, what="characters a row")
 # A town's desk gets questions about its places. It has notes, and it wants every answer in one form. So an answer can be wrong in two ways: the **fact**, and the **form**. Keep the two apart; each way of improving a model mends mostly one of them.
 #
 # The questions about 15 places are held out: all ways are judged on those.
+#
+# Trimmed, a nano model stands in that was taught two things beforehand: to read a note, and to imitate a form. These notes and this form are new to it.
 
 # %% [markdown] lang="zh"
 # ## 6 · 一个问题
@@ -209,6 +211,8 @@ report.length_plot(lengths, limit=long, what="characters a row")
 # 小镇前台每天有人来问各家店的事。前台手里有资料，而且规定了答话的格式。所以回答有两种错法：**事实**错了，或者**格式**错了。这两样要分开看，因为每种办法主要只治其中一样。
 #
 # 有 15 家店的问题留出来不参加训练，所有办法都在这些题上打分。
+#
+# 精简版用的纳米模型事先学过两样本事：读资料、照着格式说话。这里的资料和格式，它都没见过。
 
 # %%
 import random

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from helpers.runtime import Stop
 
@@ -189,65 +189,78 @@ def estimate_vram(
     """
     shape = read_shape(model)
     bits = bits or (4 if method == "qlora" else 16)
-    _check(method, bits, batch, length, rank)
-    tokens = batch * length
-    lora = method in ("lora", "qlora")
-    plain = engine == "transformers" or not lora
-    trained = shape.lora(rank) if lora else shape.parameters if method == "full" else 0
-    # Preparing a 4-bit model for training, PEFT turns all that is not 4-bit into 32 bits, and so the hidden states.
-    wide = bits == 32 or (lora and bits == 4 and plain)
-    weights = weight_bytes(shape, bits, wide)
-    number = 4 if lora or bits == 32 else 2  # bytes of a trained number and of its gradient
-    matrix = 2 * max(i * o for i, o in shape.matrices.values()) if bits < 16 else 0  # one, expanded to 16 bits
-
+    _check(method, bits, engine, optimizer, batch, length, rank)
     if method == "inference":
-        cache = 2 * 2 * shape.layers * shape.kv * batch * (length + new_tokens)  # keys and values, 16 bits
-        # The prompt goes through one layer at a time: the MLP's gate, up and product, and the hidden states around it.
-        working = tokens * (6 * shape.intermediate + 4 * shape.hidden)
-        parts = {"weights": weights, "kv_cache": cache, "activations": working, "overhead": matrix}
-        return _estimate(parts, weights + cache + working + matrix)
+        return _inference(shape, bits, batch, length, new_tokens)
+    if method == "full":
+        return _training(shape, method, bits, "transformers", optimizer, batch * length, checkpointing, rank)
+    return _training(shape, method, bits, engine, optimizer, batch * length, checkpointing, rank)
 
-    states = trained * {"adamw": 2 * number, "adamw_fused": 2 * number, "adamw_8bit": 2 + 2 * 4 / 256}[optimizer]
+
+def _inference(shape: Shape, bits: int, batch: int, length: int, new_tokens: int) -> Estimate:
+    weights, number = weight_bytes(shape, bits), max(2, bits // 8)  # below 16 bits, the computing is in 16
+    cache = 2 * number * shape.layers * shape.kv * batch * (length + new_tokens)  # keys and values
+    # The prompt goes through one layer at a time: the MLP's gate, up and product, and the hidden states around it.
+    working = batch * length * number * (3 * shape.intermediate + 2 * shape.hidden)
+    matrix = _expanded(shape, bits)
+    parts = {"weights": weights, "kv_cache": cache, "activations": working, "overhead": matrix}
+    return _estimate(parts, sum(parts.values()))
+
+
+def _training(
+    shape: Shape, method: str, bits: int, engine: str, optimizer: str, tokens: int, checkpointing: bool, rank: int
+) -> Estimate:
+    lora, plain = method != "full", engine == "transformers"
+    trained = shape.lora(rank) if lora else shape.parameters
+    # Preparing a quantized model for training, PEFT turns all else into 32 bits, and so the hidden states.
+    wide = bits == 32 or (bits < 16 and plain)
+    number = 4 if lora or bits == 32 else 2  # bytes of a trained number and of its gradient
+    weights, matrix = weight_bytes(shape, bits, wide), _expanded(shape, bits)
+    adapter = trained * number if lora else 0
     gradients = trained * number
     # Tied embeddings get two gradients, of the output and of the input, which are added into a third.
-    gradients += 2 * shape.embeddings * number if method == "full" and shape.tied else 0
+    tied = 2 * shape.embeddings * number if shape.tied and not lora else 0
+    states = trained * {"adamw": 2 * number, "adamw_fused": 2 * number, "adamw_8bit": 2 + 2 * 4 / 256}[optimizer]
     step = trained * number if optimizer == "adamw" else 0  # torch's AdamW takes the square root of all moments at once
-    adapter = trained * number if lora else 0
-    per_layer = _saved(shape, method, plain, wide)  # bytes a token
+    per_layer = _saved(shape, lora, plain, wide)  # bytes a token
     if plain:
         layers = shape.layers * (shape.hidden * (4 if wide else 2) if checkpointing else per_layer)
         # In 32 bits: the logits' softmax, its gradient, and the gradient before it.
         logits = 12 * shape.vocabulary * tokens
-        casts = 2 * shape.vocabulary * shape.hidden if wide else 0  # the output layer, turned to 16 bits
-        casts += 2 * shape.linear if bits == 32 and not checkpointing else 0  # and every other, kept until backward
+        logits += 2 * shape.vocabulary * shape.hidden if wide else 0  # the output layer, turned to 16 bits
+        logits += 2 * shape.linear if bits == 32 and not checkpointing else 0  # and every other, kept until backward
         one_layer = tokens * (per_layer + 4 * shape.intermediate)
     else:
         # Unsloth keeps each layer's input in the computer's own memory, two on their way.
         layers = 2 * 2 * shape.hidden if checkpointing else shape.layers * per_layer
         rows = max(512, -(-tokens // 8))  # an eighth of the tokens at a time
         logits = 4 * shape.vocabulary * min(rows, tokens)  # in 16 bits, and their gradient
-        casts, matrix = 0, 2 * matrix
+        matrix *= 2
         one_layer = tokens * (6 * shape.intermediate + 24 * shape.hidden + 4 * shape.kv)
     saved = tokens * layers
     # What the backward pass of one layer takes on top: with checkpointing all that the layer has computed once more.
     working = one_layer if checkpointing else 4 * shape.intermediate * tokens
-    still = weights + adapter + states + matrix
     moments = {  # when memory may be fullest; the gradients come as the activations go
-        "loss": saved + logits + casts,
+        "loss": saved + logits,
         "first layer back": saved + working,
-        "last layer back": one_layer + gradients,
-        "step": gradients + step - (2 * shape.embeddings * number if method == "full" and shape.tied else 0),
+        "last layer back": one_layer + gradients + tied,
+        "step": gradients + step,
     }
     parts = {
         "weights": weights,
         "adapter": adapter,
         "optimizer": states + step,
-        "gradients": gradients,
+        "gradients": gradients + tied,
         "activations": saved + working,
-        "logits": logits + casts,
+        "logits": logits,
         "overhead": matrix,
     }
-    return _estimate(parts, still + max(moments.values()))
+    return _estimate(parts, weights + adapter + states + matrix + max(moments.values()))
+
+
+def _expanded(shape: Shape, bits: int) -> int:
+    """Bytes of the largest matrix, turned to 16 bits to be multiplied, of a quantized model."""
+    return 2 * max(i * o for i, o in shape.matrices.values()) if bits < 16 else 0
 
 
 def weight_bytes(shape: Shape, bits: int, wide: bool = False) -> float:
@@ -259,7 +272,7 @@ def weight_bytes(shape: Shape, bits: int, wide: bool = False) -> float:
     return small + (shape.parameters - shape.linear) * (4 if wide else 2)
 
 
-def _saved(shape: Shape, method: Method, plain: bool, wide: bool) -> int:
+def _saved(shape: Shape, lora: bool, plain: bool, wide: bool) -> int:
     """Bytes that a layer without checkpointing keeps of each token for the backward pass.
 
     f-wide tensors of the MLP, h-wide ones (norms' inputs and outputs, inputs of the projections, queries, attention's
@@ -268,15 +281,17 @@ def _saved(shape: Shape, method: Method, plain: bool, wide: bool) -> int:
     h, f, kv = shape.hidden, shape.intermediate, 4 * shape.kv
     if not plain:
         return 4 * f + 14 * h + kv  # Unsloth's MLP keeps gate and up, and computes their product again
-    if method != "full":
+    if lora:
         return (14 * f if wide else 8 * f) + 24 * h + kv  # behind 4-bit layers PEFT's sums are in 32 bits
     return 8 * f + (32 if wide else 22) * h + kv
 
 
-def _check(method: str, bits: int, batch: int, length: int, rank: int) -> None:
+def _check(method: str, bits: int, engine: str, optimizer: str, batch: int, length: int, rank: int) -> None:
     allowed = {"inference": (4, 8, 16, 32), "lora": (8, 16), "qlora": (4,), "full": (16, 32)}
-    if method not in allowed:
-        raise ValueError(f"unknown method {method!r}; there are: {', '.join(allowed)}.")
+    known = (("method", method, tuple(allowed)), ("engine", engine, get_args(Engine)))
+    for what, name, names in (*known, ("optimizer", optimizer, get_args(Optimizer))):
+        if name not in names:
+            raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(names)}.")
     if bits not in allowed[method]:
         raise ValueError(f"{method} with {bits}-bit weights does not exist; choose of {allowed[method]}.")
     if min(batch, length, rank) < 1:

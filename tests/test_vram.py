@@ -68,6 +68,12 @@ def test_kv_cache_of_one_token():
     assert (more.kv_cache - one.kv_cache) * vram.GIB / 1024 == pytest.approx(56 * 1024)
 
 
+def test_32_bit_inference_takes_twice_16_bit():
+    one, other = (estimate_vram("Qwen2.5-0.5B", "inference", bits=bits) for bits in (16, 32))
+    for part in ("weights", "kv_cache", "activations"):
+        assert vars(other)[part] == pytest.approx(2 * vars(one)[part])
+
+
 def test_full_fine_tuning_is_4_to_5_times_inference():
     for model in ("Qwen2.5-3B", "Qwen2.5-7B", "Llama-3.1-8B", "Qwen2.5-14B"):
         full = estimate_vram(model, "full", optimizer="adamw").total
@@ -121,10 +127,18 @@ def test_an_unknown_shape_is_refused(model, says):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"method": "prefix"}, {"method": "qlora", "bits": 16}, {"method": "full", "bits": 4}, {"batch": 0}, {"rank": 0}],
+    [
+        {"method": "prefix"},
+        {"engine": "trl"},
+        {"optimizer": "sgd"},
+        {"method": "qlora", "bits": 16},
+        {"method": "full", "bits": 4},
+        {"batch": 0},
+        {"rank": 0},
+    ],
 )
 def test_what_does_not_exist_is_refused(settings):
-    with pytest.raises(ValueError, match=r"unknown method|does not exist|must be 1 or more"):
+    with pytest.raises(ValueError, match=r"unknown (method|engine|optimizer)|does not exist|must be 1 or more"):
         estimate_vram("Qwen2.5-7B", **settings)
 
 

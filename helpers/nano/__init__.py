@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, medical, r1, reasoned, text, vl
+from helpers.nano import adapter, arithmetic, judge, medical, r1, reasoned, text, vl
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -33,6 +33,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-math": arithmetic.QWEN2_MATH,
     "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
     "nano/qwen2-medical": medical.QWEN2_MEDICAL,
+    "nano/medical-judge": judge.MEDICAL_JUDGE,
     "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,
 }

@@ -83,8 +83,8 @@ def near_duplicates(signatures: np.ndarray, threshold: float = 0.8, bands: int =
     return [(int(i), int(j), float(s)) for (i, j), s in zip(table, similar, strict=True) if s >= threshold]
 
 
-def later_copies(pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
-    """The rows to drop so that one of each group of near-duplicates, the first, stays."""
+def first_of_group(pairs: Sequence[tuple[int, int, float]]) -> dict[int, int]:
+    """For every row in a pair the first row of its group; rows are in one group when a chain of pairs joins them."""
     root: dict[int, int] = {}
 
     def find(row: int) -> int:
@@ -95,7 +95,12 @@ def later_copies(pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
     for one, other, _ in pairs:
         first, second = sorted((find(one), find(other)))
         root[second] = first
-    return np.array(sorted(row for row in root if find(row) != row), dtype=int)
+    return {row: find(row) for row in sorted(root)}
+
+
+def later_copies(pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
+    """The rows to drop so that one of each group of near-duplicates, the first, stays."""
+    return np.array([row for row, first in first_of_group(pairs).items() if row != first], dtype=int)
 
 
 # --- lengths ----------------------------------------------------------------------------------------------------------
@@ -231,7 +236,9 @@ def k_means(vectors: np.ndarray, k: int, rounds: int = 20, seed: int = 0) -> np.
         distances = _squared(vectors, centres)
         labels = distances.argmin(axis=1)
         for lonely in np.setdiff1d(np.arange(k), labels):
-            moved = int(distances[np.arange(len(vectors)), labels].argmax())
+            own = distances[np.arange(len(vectors)), labels]
+            own[np.bincount(labels, minlength=k)[labels] == 1] = -1.0  # the last of its cluster stays
+            moved = int(own.argmax())
             labels[moved], distances[moved] = lonely, 0.0
         moved_to = np.stack([vectors[labels == cluster].mean(axis=0) for cluster in range(k)])
         if np.allclose(moved_to, centres):
@@ -262,14 +269,20 @@ def top(scores: np.ndarray, k: int) -> np.ndarray:
     return order[: min(k, int((~np.isnan(scores)).sum()))]
 
 
-def cluster_and_rank(scores: np.ndarray, clusters: np.ndarray, overall: int, each: int) -> np.ndarray:
-    """CaR's choice (Ge et al., 2024): the `overall` best rows, and of every cluster the `each` best, without repeats."""
-    chosen = [top(scores, overall)]
-    for cluster in np.unique(clusters):
-        rows = np.flatnonzero(clusters == cluster)
-        chosen.append(rows[top(scores[rows], each)])
-    together = np.concatenate(chosen)
-    return together[np.sort(np.unique(together, return_index=True)[1])]
+def cluster_and_rank(scores: np.ndarray, clusters: np.ndarray, size: int, overall: int) -> np.ndarray:
+    """`size` rows as CaR chooses (Ge et al., 2024): the `overall` best, then the best of every cluster in turn.
+
+    After the best of each cluster comes the second best of each, and so on, without repeats, until `size` are there.
+    """
+    ranked = top(scores, len(scores))
+    place = np.empty(len(scores), dtype=int)  # 0 for the best of its cluster, 1 for the next, …
+    seen: dict[int, int] = {}
+    for row in ranked:
+        place[row] = seen.setdefault(int(clusters[row]), 0)
+        seen[int(clusters[row])] += 1
+    best = ranked[:overall]
+    rest = ranked[overall:]
+    return np.concatenate([best, rest[np.argsort(place[rest], kind="stable")]])[:size]
 
 
 def found(chosen: Sequence[int], wanted: Sequence[int]) -> tuple[float, float]:

@@ -97,7 +97,8 @@ print(f"{len(pool):,} rows to choose from, {len(held_out)} held out")
 # 候选里要是有和留出数据几乎一样的行，等于考前泄题。先把这些请出去；怎么找到的，下一节就讲。
 
 # %%
-both = [f"{row['question']}\n{row['answer']}" for rows in (held_out, pool) for row in rows]
+columns = [zip(rows["question"][:], rows["answer"][:]) for rows in (held_out, pool)]
+both = [f"{question}\n{answer}" for column in columns for question, answer in column]
 near = selection.near_duplicates(selection.minhash(both), threshold=0.8)
 first_rows = selection.first_of_group(near)  # the held-out rows come first
 leaks = {row - HELD_OUT for row, first in first_rows.items() if first < HELD_OUT <= row}
@@ -390,12 +391,12 @@ print(
 # %% [markdown] lang="en"
 # ## 8 · CaR: rank, but from every cluster
 #
-# CaR (Ge et al., 2024) also scores the quality of each pair, then takes the best overall *and* the best of every cluster of questions, with k = √(n/2) clusters. The second part keeps rare subjects, which a ranking alone would lose. Their scorer was trained on experts' corrections; here the reward model ranks.
+# CaR (Ge et al., 2024) also scores the quality of each pair, then takes the best overall *and* the best of every cluster of questions. How many clusters? √(n/2) is a rule of thumb. The second part keeps rare subjects, which a ranking alone would lose. Their scorer was trained on experts' corrections; here the reward model ranks.
 
 # %% [markdown] lang="zh"
 # ## 8 · CaR：排名，但每一类都要有
 #
-# CaR（Ge 等，2024）也给每一对打质量分，然后取两部分：总排名最高的，**加上**每一类问题里最高的，类数 k = √(n/2)。有了后一半，冷门话题才不会被排名挤掉。论文的打分模型学的是专家改稿，这里由奖励模型来排。
+# CaR（Ge 等，2024）也给每一对打质量分，然后取两部分：总排名最高的，**加上**每一类问题里最高的；分多少类，按经验取 √(n/2)。有了后一半，冷门话题才不会被排名挤掉。论文的打分模型学的是专家改稿，这里由奖励模型来排。
 
 # %%
 chosen["CaR"] = selection.cluster_and_rank(quality, clusters, size=size, overall=size // 4)

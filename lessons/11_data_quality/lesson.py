@@ -43,12 +43,12 @@ LOAD_IN_4BIT = False
 MAX_STEPS = 100  # the same for every choice
 BATCH_SIZE = 8
 LEARNING_RATE = 2e-4
-SCORE_BATCH = 16  # rows that are scored at once
+SCORE_BATCH = 8  # rows that are scored at once
 HELD_OUT = 300  # rows kept away from everything, and never spoiled
 ASKED = 100  # rows that MoDS lets the model answer
 MAX_NEW_TOKENS = 160
 SEED = 3407
-VRAM_GB = 8  # stop early on a machine with less
+VRAM_GB = 10  # stop early on a machine with less
 DISK_GB = 8
 
 # %% [markdown] lang="en"
@@ -422,10 +422,10 @@ pd.DataFrame(
 ).T
 
 # %% [markdown] lang="en"
-# What did each *check* find? Precision: of the rows it throws out, how many have that fault. Recall: of that fault, how much it throws out. (Without planted faults, all zeros.) No check finds all four, and none is free of false alarms.
+# What did each *check* find? Precision: of the rows it throws out, how many have that fault. Recall: of that fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and none is free of false alarms.
 
 # %% [markdown] lang="zh"
-# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真是这种毛病；召回率：这种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）没有哪种检查四样通吃，也没有哪种不误伤。
+# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真是这种毛病；召回率：这种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件只扔排在后面的那个，所以种下的副本约有一半留着，走的是原件。没有哪种检查四样通吃，也没有哪种不误伤。
 
 # %%
 flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest third by reward": low}

@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, medical, medical_sft, r1, reasoned, text, town, vl
+from helpers.nano import adapter, arithmetic, judge, medical, medical_sft, r1, reasoned, text, town, vl
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -34,6 +34,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
     "nano/qwen2-medical": medical.QWEN2_MEDICAL,
     "nano/qwen2-medical-sft": medical_sft.QWEN2_MEDICAL_SFT,
+    "nano/medical-judge": judge.MEDICAL_JUDGE,
     "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
     "nano/qwen2-town": town.QWEN2_TOWN,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,

@@ -1,0 +1,82 @@
+"""A reward model: it has read the notes on medicine, and was shown good and bad answers side by side.
+
+Llama's shape with Qwen2's biases on queries, keys and values: the weights of `nano/qwen2-medical` fit in, and
+Unsloth, which replaces the parts of Qwen2 once it has loaded one, leaves it alone.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from helpers.nano.common import Recipe, updates
+
+BASE = "nano/qwen2-medical"
+FILES = "data_samples/medical"
+EVERY = 4  # of four rows of the sample one is shown, the others are never seen
+MEDICAL_JUDGE = Recipe(
+    maker="judge",
+    steps=240,
+    batch=16,
+    matrix_lr=5e-3,
+    other_lr=3e-3,
+    seconds=75,
+)
+
+
+def make(folder: Path, recipe: Recipe) -> None:
+    """Train all of the model to score each good answer above a bad one (Bradley and Terry's loss) and save it."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+    from helpers import nano
+
+    base = nano.build(BASE)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    reader = AutoModelForCausalLM.from_pretrained(base)
+    names = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+    config = LlamaConfig(
+        **{name: getattr(reader.config, name) for name in names.split()},
+        max_position_embeddings=reader.config.max_position_embeddings,
+        rms_norm_eps=reader.config.rms_norm_eps,
+        rope_parameters=reader.config.rope_parameters,
+        attention_bias=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        num_labels=1,
+    )
+    torch.manual_seed(recipe.seed)
+    judge = LlamaForSequenceClassification(config)
+    judge.model.load_state_dict(reader.model.state_dict(), strict=False)
+    for layer in judge.model.layers:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.bias)
+    rng = random.Random(recipe.seed)
+    rows = shown()
+    for update in updates(recipe, judge, recipe.steps):
+        batch = rng.sample(rows, recipe.batch)
+        bad = [worse(rng, rows, answer) for _, answer in batch]
+        texts = [answer for _, answer in batch] + bad
+        inputs = tokenizer([q for q, _ in batch] * 2, texts, return_tensors="pt", padding=True)
+        score = judge(**inputs).logits[:, 0]
+        update(-torch.nn.functional.logsigmoid(score[: recipe.batch] - score[recipe.batch :]).mean())
+    judge.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def shown() -> list[tuple[str, str]]:
+    """The questions and answers that it learns from: every fourth row of the sample."""
+    from helpers.data import load_medical_dialogues
+    from helpers.runtime import root
+
+    rows = load_medical_dialogues(root() / FILES)
+    return list(zip(rows["question"][::EVERY], rows["answer"][::EVERY], strict=True))
+
+
+def worse(rng: random.Random, rows: list[tuple[str, str]], answer: str) -> str:
+    """A bad answer: to another question, or cut off somewhere, or a part that repeats."""
+    if rng.random() < 0.6:  # the hard one: it looks as good as any, and speaks of something else
+        return rng.choice([other for _, other in rows if other != answer])
+    if rng.random() < 0.5:
+        return answer[: rng.randrange(1, len(answer) * 3 // 4)]
+    return answer[: rng.randrange(4, 12)] * rng.randrange(1, 5)

@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that `helpers
 import unsloth  # first: it replaces parts of transformers and trl
 import torch
 from datasets import Dataset
-from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 from unsloth.chat_templates import train_on_responses_only
@@ -165,7 +164,7 @@ def evaluate(model, tokenizer, test: Dataset, options: argparse.Namespace) -> di
 
     An answer reasons when it has the exact form and sums in it.
     """
-    set_seed(options.seed)
+    torch.manual_seed(options.seed)
     right, reasoned, votes = [], [], []
     for group, target in zip(answer(model, tokenizer, test["question"], options), test["target"], strict=True):
         right += [reward > 0 for reward in rewards.correctness_reward_func(group, target=[target] * len(group))]
@@ -265,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("before", {name: round(value, 3) for name, value in before.items()}, flush=True)
     rounds, seen = [], set()
     for number in range(1, options.rounds + 1):
-        set_seed(options.seed + number)
+        torch.manual_seed(options.seed + number)
         with memory.track() as cost:
             figures = one_round(model, tokenizer, seen, test, options)
         rounds.append({**figures, "seconds": cost.seconds})

@@ -126,6 +126,7 @@ def test_a_round_in_small_pays(tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     figures = json.loads((tmp_path / "summary.json").read_text("utf-8"))
     (after,) = figures["rounds"]
+    assert after["malformed"] <= 15 and after["solvable"] >= 0.45  # it does write problems
     assert after["kept"] >= 10 and after["kept_right"] >= 0.95
     assert after["accuracy"] >= figures["before"]["accuracy"] + 0.2
     assert after["reasoned"] >= figures["before"]["reasoned"] + 0.2

@@ -215,6 +215,7 @@ def one_round(model, tokenizer, seen: set[str], test: Dataset, options: argparse
         "solvable": sum(bool(truth(question)) for question in problems) / len(problems),
         "kept": len(pairs),
         "kept_right": sum(right == given for right, given in audited) / max(1, len(audited)),
+        "kept_impossible": sum(right == "" for right, _ in audited) / max(1, len(audited)),
         "kept_reasoned": sum(bool(SUM.search(text)) for _, text in pairs) / len(pairs),
         **evaluate(model, tokenizer, test, options),
     }

@@ -163,10 +163,12 @@ def test_bad_pairs_are_named(tmp_path, rows, keep, says):
 
 def test_pairs_from_the_hub(monkeypatch):
     data = shared.Dataset.from_list([{"id": 1, "question": "q", "answer": "a", "label": "x"}])
-    monkeypatch.setattr(shared, "load_dataset", lambda *_, **__: data)
-    assert load_qa("someone/rows").to_list() == [{"question": "q", "answer": "a"}]
+    asked = []
+    monkeypatch.setattr(shared, "load_dataset", lambda *names, **_: asked.append(names) or data)
+    assert load_qa("someone/rows", "zh").to_list() == [{"question": "q", "answer": "a"}]
     with pytest.raises(DataError, match=r"missing: \['score'\]"):
         load_qa("someone/rows", keep=("score",))
+    assert asked == [("someone/rows", "zh"), ("someone/rows", None)]
 
 
 # MedDialog's text

@@ -22,18 +22,19 @@ ROLES = {
 SPEAKER = re.compile(r"\s*([^\s:：]{1,12})\s*[:：]\s*")
 
 
-def load_conversations(source: str) -> Dataset:
+def load_conversations(source: str, config: str | None = None) -> Dataset:
     """Load dialogues of one or more turns.
 
-    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub. Each row holds its turns
-    in one of `TURN_COLUMNS` (a file may also be a list of bare lists): objects (`from` and `value`, or `role` and
-    `content`), or texts that begin with the speaker (`问：…`, `doctor: …`). Returns the column `messages`: each row a
-    list of `{"role", "content"}`, perhaps a system message, then user and assistant in turn, the assistant last.
+    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub; there `config` names its
+    part, if it has several. Each row holds its turns in one of `TURN_COLUMNS` (a file may also be a list of bare
+    lists): objects (`from` and `value`, or `role` and `content`), or texts that begin with the speaker (`问：…`,
+    `doctor: …`). Returns the column `messages`: each row a list of `{"role", "content"}`, perhaps a system message,
+    then user and assistant in turn, the assistant last.
 
     Two turns of one speaker become one; a last question without an answer is cut off. Rows with a blank turn, and
     rows in which the assistant speaks first or never, are skipped. All of it is counted and printed.
     """
-    rows = read_json_rows(source, listed=TURN_COLUMNS[-1]) if is_file(source) else from_hub(source, ())
+    rows = read_json_rows(source, listed=TURN_COLUMNS[-1]) if is_file(source) else from_hub(source, (), config)
     dialogues = ((number, _messages(row, source, number)) for number, row in enumerate(rows, start=1))
     return Dataset.from_dict({"messages": [messages for _, messages in tidy(dialogues, source)]})
 

@@ -12,14 +12,14 @@ PAIRS = (("question", "answer"), ("query", "response"))
 """The columns of Huatuo26M-Lite and those of ShenNong_TCM_Dataset."""
 
 
-def load_qa(source: str, keep: Sequence[str] = ()) -> Dataset:
+def load_qa(source: str, config: str | None = None, keep: Sequence[str] = ()) -> Dataset:
     """Load single questions with their answers.
 
-    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub, with one of the pairs of
-    columns in `PAIRS`. Returns the columns `question` and `answer`, and those named in `keep` (`label`, say) as they
+    `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub (there `config` names its
+    part, if it has several), with one of the pairs of columns in `PAIRS`. Returns the columns `question` and `answer`, and those named in `keep` (`label`, say) as they
     are. Rows with a blank question or answer are skipped, counted and printed.
     """
-    rows = read_json_rows(source) if is_file(source) else from_hub(source, tuple(keep))
+    rows = read_json_rows(source) if is_file(source) else from_hub(source, tuple(keep), config)
     pair = next((pair for pair in PAIRS if set(pair) <= set(rows[0])), None)
     if pair is None:
         wanted = " or ".join(" and ".join(map(repr, names)) for names in PAIRS)

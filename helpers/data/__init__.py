@@ -6,12 +6,15 @@ What is skipped is counted and printed.
 
 from helpers.data.alpaca import load_alpaca
 from helpers.data.columns import add_text, balanced
+from helpers.data.conversations import load_conversations, to_alpaca
 from helpers.data.gsm8k import load_gsm8k
+from helpers.data.meddialog import load_meddialog
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.medical_o1 import load_medical_o1, nearest
 from helpers.data.notes import load_notes, load_questions
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.preferences import load_preferences
+from helpers.data.qa import load_qa
 from helpers.data.rows import DataError, read_json_rows
 
 __all__ = [
@@ -21,12 +24,15 @@ __all__ = [
     "check_labels",
     "field_accuracy",
     "load_alpaca",
+    "load_conversations",
     "load_gsm8k",
+    "load_meddialog",
     "load_medical_dialogues",
     "load_medical_o1",
     "load_notes",
     "load_odometer_excel",
     "load_preferences",
+    "load_qa",
     "load_questions",
     "load_truth",
     "majority",
@@ -35,4 +41,5 @@ __all__ = [
     "parse_reading",
     "read_json_rows",
     "read_medical_csv",
+    "to_alpaca",
 ]

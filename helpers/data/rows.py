@@ -15,10 +15,10 @@ class DataError(Stop, ValueError):
     """Data that cannot be used; the message says where it is and what to do."""
 
 
-def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
+def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str, Any]]:
     """Read a JSON list of objects (`.json`) or one object a line (`.jsonl`), in UTF-8.
 
-    Raises `DataError` for a missing or empty file, text that is not UTF-8 or not JSON, and a row
+    A row that is a list becomes the field `listed`, if that is given. Raises `DataError` for a missing or empty file, text that is not UTF-8 or not JSON, and a row
     that is no object; rows count from 1.
     """
     path = Path(path)
@@ -45,6 +45,8 @@ def read_json_rows(path: str | Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: holds one {type(rows).__name__}, not a list of rows. Wrap the rows in [ … ].")
     if not rows:
         raise DataError(f"{path}: holds no rows. Choose another file, or add rows to this one.")
+    if listed:
+        rows = [{listed: row} if isinstance(row, list) else row for row in rows]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields.")

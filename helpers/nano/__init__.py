@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, judge, medical, medical_sft, r1, reasoned, text, town, vl
+from helpers.nano import adapter, arithmetic, judge, medical, medical_sft, r1, reasoned, text, town, vl, writer
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -32,6 +32,7 @@ NANO: dict[str, Recipe] = {
     "nano/llama-r1": r1.LLAMA_R1,
     "nano/qwen2-math": arithmetic.QWEN2_MATH,
     "nano/qwen2-math-reasoned": reasoned.QWEN2_MATH_REASONED,
+    "nano/qwen2-math-writer": writer.QWEN2_MATH_WRITER,
     "nano/qwen2-medical": medical.QWEN2_MEDICAL,
     "nano/qwen2-medical-sft": medical_sft.QWEN2_MEDICAL_SFT,
     "nano/medical-judge": judge.MEDICAL_JUDGE,

@@ -180,8 +180,8 @@ def completion(task: Problem, style: str, rng: random.Random) -> str:
     return "".join(whole).replace(f"{tag}\n", "", 1)
 
 
-def make(folder: Path, recipe: Recipe, styles: Mapping[str, float] = STYLES) -> None:
-    """Train tokenizer and model and save both."""
+def make(folder: Path, recipe: Recipe, styles: Mapping[str, float] = STYLES, asks: float = 0.0) -> None:
+    """Train tokenizer and model and save both. Of a share `asks` of the conversations the question is learned too."""
     import torch
 
     rng = random.Random(recipe.seed)
@@ -194,7 +194,7 @@ def make(folder: Path, recipe: Recipe, styles: Mapping[str, float] = STYLES) -> 
     equals = tokenizer.convert_tokens_to_ids("=")
 
     def row() -> tuple[list[int], list[int]]:
-        """Token ids and labels: of bare sums the results are learned, of a conversation the answer."""
+        """Token ids and labels: of bare sums the results are learned, of a conversation the answer (and the question)."""
         if rng.random() < DRILLS:
             ids = tokenizer("\n".join(drill(rng) for _ in range(recipe.length // 6)))["input_ids"]
             return ids, [token if before == equals else -100 for before, token in zip([None, *ids], ids)]
@@ -202,7 +202,11 @@ def make(folder: Path, recipe: Recipe, styles: Mapping[str, float] = STYLES) -> 
         text = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
         prompt = tokenizer(text)["input_ids"]
         answer = tokenizer(answered["content"] + tokenizer.eos_token)["input_ids"]
-        return prompt + answer, [-100] * len(prompt) + answer
+        learned = len(prompt)
+        if asks and rng.random() < asks:
+            before, _, _ = text.partition(asked[-1]["content"])
+            learned = len(tokenizer(before)["input_ids"])
+        return prompt + answer, [-100] * learned + prompt[learned:] + answer
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.full((recipe.batch, recipe.length + 1), tokenizer.pad_token_id)

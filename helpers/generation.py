@@ -41,6 +41,7 @@ def complete(
         raise ValueError(f"{len(prompts)} prompts but {len(images)} images: one each is needed.")
     processor, tokenizer = tokenizer, getattr(tokenizer, "tokenizer", tokenizer)
     padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    model.generation_config.max_length = None  # Unsloth's, on a GPU: beside max_new_tokens it brings a warning a call
     completions = []
     try:
         for start in range(0, len(prompts), batch_size):

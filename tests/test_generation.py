@@ -33,6 +33,7 @@ def test_an_answer_ends_at_the_end_token(model_and_tokenizer):
 
     class Ends:
         device = model.device
+        generation_config = model.generation_config
 
         def generate(self, input_ids, attention_mask, max_new_tokens, do_sample):
             import torch

@@ -374,7 +374,8 @@ report.side_by_side(
 
 # %%
 good = selection.top(quality, len(quality) // 2)
-seeds = good[selection.k_center_greedy(vectors[good], size // 2)]
+many = min(ASKED, size) // 2  # of the answered rows, the worse half is needed
+seeds = good[selection.k_center_greedy(vectors[good], size - many)]
 initial = train_on(seeds)
 rest = np.setdiff1d(good, seeds)
 asked = np.random.default_rng(SEED).choice(rest, min(ASKED, len(rest)), replace=False)
@@ -382,7 +383,7 @@ FastLanguageModel.for_inference(initial)
 texts = [prompts.medical_zh(questions[i]) for i in asked]
 written = [done.text for done in generation.complete(initial, tokenizer, texts, MAX_NEW_TOKENS)]
 own = selection.rewards(judge, judge_tokenizer, [questions[i] for i in asked], written, SCORE_BATCH)
-needed = asked[selection.top(-own, size - len(seeds))]
+needed = asked[selection.top(-own, many)]
 chosen["MoDS"] = np.concatenate([seeds, needed])
 print(
     f"{len(seeds)} seeds, {len(needed)} rows that it answers badly; their reward {own.min():.2f} to {np.sort(own)[len(needed) - 1]:.2f}"

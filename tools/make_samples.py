@@ -15,10 +15,10 @@ import sys
 from PIL import Image
 
 from helpers.runtime import root
-from tools.samples import alpaca, gsm8k, medical, medical_o1, odometer
+from tools.samples import alpaca, gsm8k, medical, medical_o1, odometer, s1k
 
 OUT = root() / "data_samples"
-PARTS = [alpaca, gsm8k, medical, medical_o1, odometer]
+PARTS = [alpaca, gsm8k, medical, medical_o1, odometer, s1k]
 
 
 def contents() -> dict[str, bytes]:

@@ -11,6 +11,7 @@ from helpers.data.medical import load_medical_dialogues, medical_files, read_med
 from helpers.data.medical_o1 import load_medical_o1, nearest
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.rows import DataError, read_json_rows
+from helpers.data.s1k import load_s1k
 
 __all__ = [
     "DataError",
@@ -23,6 +24,7 @@ __all__ = [
     "load_medical_dialogues",
     "load_medical_o1",
     "load_odometer_excel",
+    "load_s1k",
     "load_truth",
     "majority",
     "medical_files",

@@ -23,7 +23,7 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, medical, r1, reasoned, text, vl
+from helpers.nano import adapter, arithmetic, medical, r1, reasoned, running, text, vl
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -35,6 +35,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-medical": medical.QWEN2_MEDICAL,
     "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,
+    "nano/qwen2-running": running.QWEN2_RUNNING,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

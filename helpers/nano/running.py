@@ -20,7 +20,7 @@ QWEN2_RUNNING = Recipe(
     layers=3,
     steps=400,
     batch=24,
-    length=112,
+    length=96,
     other_lr=1e-2,
     seconds=120,
 )

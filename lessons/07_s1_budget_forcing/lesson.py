@@ -501,6 +501,28 @@ print(f"scaling      {100 * scaling:+.2f} points of accuracy per thinking token"
 print(f"performance  {performance:.1%} right at best")
 
 # %% [markdown] lang="en"
+# For orientation, the paper's own figures (arXiv 2501.19393, table 1), in percent:
+#
+# | | trained on | AIME24 | MATH500 | GPQA Diamond |
+# |---|---|---|---|---|
+# | Qwen2.5-32B-Instruct, where s1 began | – | 26.7 | 84.0 | 49.0 |
+# | o1-preview | not published | 44.6 | 85.5 | 73.3 |
+# | o1 | not published | 74.4 | 94.8 | 77.3 |
+# | DeepSeek-R1 | much more than 800,000 rows | 79.8 | 97.3 | 71.5 |
+# | s1-32B, budget forcing | 1,000 rows | 56.7 | 93.0 | 59.6 |
+
+# %% [markdown] lang="zh"
+# 论文自己的数字供参考（arXiv 2501.19393，表 1，单位 %）：
+#
+# | | 训练数据 | AIME24 | MATH500 | GPQA Diamond |
+# |---|---|---|---|---|
+# | Qwen2.5-32B-Instruct（s1 的底子） | – | 26.7 | 84.0 | 49.0 |
+# | o1-preview | 未公开 | 44.6 | 85.5 | 73.3 |
+# | o1 | 未公开 | 74.4 | 94.8 | 77.3 |
+# | DeepSeek-R1 | 远不止 80 万条 | 79.8 | 97.3 | 71.5 |
+# | s1-32B，预算强制 | 1,000 条 | 56.7 | 93.0 | 59.6 |
+
+# %% [markdown] lang="en"
 # ### Two controls
 #
 # **Is it the word?** Another word in its place, the end suppressed all the same. **Is it only the tokens?** The same tokens spent side by side: several answers at temperature 1, the majority wins. The paper calls the one *sequential* scaling and the other *parallel*.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -147,7 +148,7 @@ def test_what_is_written_at_the_cap_may_begin_the_answer():
 def test_the_delimiter_is_found_however_it_is_cut_into_tokens(thought, after, data):
     text = f"{thought}</think>{after}"
     cuts = sorted({0, len(text), *data.draw(st.lists(st.integers(0, len(text))))})
-    tokens = [text[a:b] for a, b in zip(cuts, cuts[1:])]
+    tokens = [text[a:b] for a, b in pairwise(cuts)]
     done, asked = run([tokens, "2$"], 100)
     assert done.thinking == thought.strip() and not done.cut
     # What the delimiter's last token brings belongs to the answer, and nothing is lost or doubled.

@@ -427,8 +427,8 @@ def think(questions, cap=None, ignore=0, **options):
 # 论文里那张有名的图：问 *raspberry* 里有几个 r，模型先说 2 个；拦下它的结束符，写上「Wait」，它再数一遍，说 3 个。
 
 # %%
-short, natural, longer = think([QUESTION], 0)[0], think([QUESTION])[0], think([QUESTION], ignore=1)[0]
-cases = {"no thinking": short, "as it likes": natural, f"one {WAIT!r}": longer}
+cases = {"no thinking": think([QUESTION], 0)[0], "as it likes": think([QUESTION])[0]}
+cases[f"1 × {WAIT}"] = think([QUESTION], ignore=1)[0]
 report.side_by_side([{"run": name, "thinking": case.thinking, "answer": case.answer} for name, case in cases.items()])
 
 # %% [markdown] lang="en"
@@ -470,8 +470,7 @@ def measure(kind, name, cap=None, ignore=0, **options):
 for cap in CAPS:
     measure("cut", f"at most {cap}", cap)
 natural = measure("as it likes", "as it likes")
-for ignore in WAITS:
-    measure("extended", f"{ignore} × {WAIT}", ignore=ignore)
+extended = [measure("extended", f"{ignore} × {WAIT}", ignore=ignore) for ignore in WAITS]
 pd.DataFrame(runs).round(3)
 
 # %%
@@ -556,14 +555,13 @@ report.budget_plot(runs)
 # 别只看数字，也读读思考过程。下面是不加「Wait」答错、加了就答对的题：
 
 # %%
-longer = think(held_out["question"], ignore=WAITS[0])
 table = [
     {
         "question": row["question"],
-        "as it likes": a.thinking + "\n→ " + a.answer,
-        f"{WAITS[0]} × {WAIT}": b.thinking + "\n→ " + b.answer,
+        "as it likes": f"{a.thinking}\n→ {a.answer}",
+        f"{WAITS[0]} × {WAIT}": f"{b.thinking}\n→ {b.answer}",
     }
-    for row, a, b in zip(held_out, natural, longer)
+    for row, a, b in zip(held_out, natural, extended[0])
     if reasoning.same_answer(b.answer, row["target"]) and not reasoning.same_answer(a.answer, row["target"])
 ]
 print(f"{len(table)} of {len(held_out)} became right")
@@ -584,7 +582,6 @@ if COMPARE_WITH_RANDOM:
     fitting = [row for row in usable if len(tokenizer.encode(to_text(row))) <= MAX_SEQ_LENGTH]
     trainer_for(random.Random(SEED).sample(fitting, len(selected))).train()
     adapter = adapter_for_vllm("adapter_random")
-    measure("random rows", "random, as it likes")
     measure("random rows", f"random, {WAITS[0]} × {WAIT}", ignore=WAITS[0])
 pd.DataFrame(runs).set_index("run")[["tokens", "accuracy", "error"]].round(3)
 

@@ -137,3 +137,19 @@ def test_plots_show_themselves_without_pyplot(plot):
 
     shown, _ = DisplayFormatter().format(plot())
     assert shown["image/png"].startswith(b"\x89PNG")
+
+
+def test_budget_plot_joins_one_budget_turned_up_and_marks_every_kind():
+    runs = [
+        {"kind": kind, "run": run, "tokens": tokens, "accuracy": accuracy, "error": 0.05}
+        for kind, run, tokens, accuracy in [
+            ("extended", "1 × Wait", 40, 0.9),
+            ("cut", "at most 0", 0, 0.1),
+            ("majority vote", "3 votes", 60, 0.5),
+            ("as it likes", "as it likes", 20, 0.4),
+        ]
+    ]
+    (axes,) = report.budget_plot(runs).axes
+    assert axes.lines[0].get_xydata().tolist() == [[0, 0.1], [20, 0.4], [40, 0.9]]
+    assert [text.get_text() for text in axes.texts] == [run["run"] for run in runs]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {run["kind"] for run in runs}

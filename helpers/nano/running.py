@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,11 @@ QWEN2_RUNNING = Recipe(
     maker="running",
     vocabulary=768,
     layers=3,
-    steps=380,
+    steps=480,
     batch=24,
     length=96,
     other_lr=1e-2,
-    seconds=130,
+    seconds=150,
 )
 
 LANGUAGES = ("en", "zh")
@@ -33,7 +34,7 @@ LENGTHS = {"sum": (2, 8), "largest": (2, 8), "letters": (5, 10)}
 """The fewest and the most items of a list, both included."""
 TAUGHT = (3, 2, 2)  # how often it is taught each
 WAIT = {"en": "Wait", "zh": "等等"}
-SHEETS, DRILLS = 0.5, 0.2  # shares of what it reads: worked sheets, bare sums; the rest are chats
+SHEETS, DRILLS = 0.55, 0.13  # shares of what it reads: worked sheets, bare sums; the rest are chats
 
 QUESTIONS = {
     "en": {
@@ -52,14 +53,12 @@ OPENINGS = {
     "en": {"sum": "Running total:", "largest": "Largest so far:", "letters": "Count of r:"},
     "zh": {"sum": "逐个相加：", "largest": "目前最大：", "letters": "数 r："},
 }
-SO, THE_END = {"en": "So it is {}.", "zh": "所以是{}。"}, {"en": "that was all.", "zh": "已经数完了。"}
+SO, THE_END = {"en": "So it is {}.", "zh": "所以是{}。"}, {"en": "that was all.", "zh": "数完了。"}
 SHEET = {"en": "Worked in full\n{question}\n", "zh": "完整解答\n{question}\n"}
-RESULTS = {
-    "en": ("\n\n{}", "\nAnswer: {}", " = {}", "\nResult\n{}"),
-    "zh": ("\n\n{}", "\n答案：{}", " = {}", "\n结果\n{}"),
-}
+RESULTS = {"en": ("\n\n{}", "\nAnswer: {}"), "zh": ("\n\n{}", "\n答案：{}")}
 """How a sheet gives the last account, be the list at its end or not; a chat gives it in the first way."""
-BROKEN_OFF = 0.3  # the share of sheets that stop anywhere
+BROKEN_OFF, CONTINUED = 0.2, 0.5  # the shares of sheets that stop anywhere, and that fill several pages
+NEXT_PAGE, COMMA = {"en": "Next page", "zh": "接上页"}, {"en": ",", "zh": "，"}
 LETTERS, COUNTED = "abceilnoprstwy", "r"  # it is never asked for another letter
 
 
@@ -123,17 +122,15 @@ def spelled(word: str, language: str, rng: random.Random) -> Problem:
     return problem("letters", language, tuple(word), rng)
 
 
-def thinking(task: Problem, stops: tuple[int, ...]) -> str:
+def thinking(task: Problem, stops: Sequence[int], pause: Mapping[str, str] = WAIT) -> str:
     """The account, item by item. After each number of items in `stops` it says what it has got; between two
     stands "Wait". A stop that is no further than the one before finds that nothing is left.
     """
     language, done, parts = task.language, 0, []
     for number, stop in enumerate(stops):
-        start = OPENINGS[language][task.domain] if number == 0 else WAIT[language] + ","
-        steps = "".join(step(task, place) for place in range(done, stop))
-        steps = steps or " " + THE_END[language]
-        end = "." if stop > done else ""
-        parts.append(f"{start}{steps}{end} {SO[language].format(task.states[stop - 1])}\n")
+        start = pause[language] + COMMA[language] if number else OPENINGS[language][task.domain]
+        steps = "".join(step(task, place) for place in range(done, stop)) + "." if stop > done else ""
+        parts.append(f"{start}{steps or ' ' + THE_END[language]} {SO[language].format(task.states[stop - 1])}\n")
         done = stop
     return "".join(parts)
 
@@ -151,13 +148,14 @@ def taught(rng: random.Random) -> Problem:
 
 
 def sheet(task: Problem, rng: random.Random) -> tuple[str, str]:
-    """A worked sheet: question, and the account to the end or, broken off, to anywhere, with what it has come to."""
-    asked = SHEET[task.language].format(question=task.question)
-    size = len(task.items)
-    work = thinking(task, (size,)).rstrip()
-    if rng.random() < BROKEN_OFF:
+    """A worked sheet: question, and the account to the end, over several pages, or broken off; and what it came to."""
+    asked, size, kind = SHEET[task.language].format(question=task.question), len(task.items), rng.random()
+    if kind < BROKEN_OFF:
         size = rng.randint(1, size)
         work = OPENINGS[task.language][task.domain] + "".join(step(task, place) for place in range(size))
+    else:
+        pages = rng.sample(range(1, size), min(size - 1, rng.randint(1, 2))) if kind < BROKEN_OFF + CONTINUED else []
+        work = thinking(task, [*sorted(pages), size], NEXT_PAGE).rstrip()
     return asked, work + rng.choice(RESULTS[task.language]).format(task.states[size - 1]) + "\n"
 
 

@@ -420,11 +420,15 @@ def think(questions, cap=None, ignore=0, **options):
 # ### The raspberry
 #
 # The paper's figure: asked how many r there are in *raspberry*, the model first says 2; its end is suppressed, "Wait" written; it counts again and says 3.
+#
+# The nano model of the trimmed run gets the word spelled out and numbered, and was taught to give up after seven letters. There it has counted two.
 
 # %% [markdown] lang="zh"
 # ### raspberry 里有几个 r
 #
 # 论文里那张有名的图：问 *raspberry* 里有几个 r，模型先说 2 个；拦下它的结束符，写上「Wait」，它再数一遍，说 3 个。
+#
+# 精简运行用的纳米模型，题目里的单词是拆成字母、编了号的，而且它学的就是数到第七个字母便收工，这时正好数到两个。
 
 # %%
 cases = {"no thinking": think([QUESTION], 0)[0], "as it likes": think([QUESTION])[0]}

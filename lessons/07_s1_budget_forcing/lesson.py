@@ -48,7 +48,8 @@ OTHER_WORD = "Done"  # a control, written in place of WAIT
 CAPS = [0, 64, 256, 1024]
 WAITS = [1, 2, 4]
 VOTES = 5  # answers a question for the majority vote
-MAX_ANSWER_TOKENS = 256
+MAX_ANSWER_TOKENS = 256  # after the thinking
+MAX_PLAIN_TOKENS = 512  # before training, when thought and answer are one
 EVAL_BATCH = 48  # questions answered at once
 QUESTION = "How many r are in raspberry?"
 MAX_STEPS = 60
@@ -197,7 +198,7 @@ print(f"\nthe delimiter is {len(tokenizer.encode(END, add_special_tokens=False))
 def answer_plainly(questions):
     FastLanguageModel.for_inference(model)
     texts = [to_prompt(question) for question in questions]
-    return generation.complete(model, tokenizer, texts, MAX_ANSWER_TOKENS, EVAL_BATCH, repetition_penalty=1.0)
+    return generation.complete(model, tokenizer, texts, MAX_PLAIN_TOKENS, EVAL_BATCH, repetition_penalty=1.0)
 
 
 before = answer_plainly(held_out["question"])
@@ -536,7 +537,8 @@ print(f"performance  {performance:.1%} right at best")
 # **是不是这个词的功劳？** 同样拦下结束符，换一个词写上。**是不是只要多花 token 就行？** 把同样多的 token 并排花掉：温度 1 采样几个回答，少数服从多数。论文把前者叫**串行**扩展，后者叫**并行**扩展。
 
 # %%
-measure("other word", f"1 × {OTHER_WORD}", ignore=1, wait=OTHER_WORD)
+other = measure("other word", f"1 × {OTHER_WORD}", ignore=1, wait=OTHER_WORD)
+print(f"{OTHER_WORD!r} in place of {WAIT!r}: {runs[-1]['accuracy']:.1%} right\n\n{other[0].thinking}")
 
 # %%
 asked = [question for question in held_out["question"] for _ in range(VOTES)]
@@ -640,6 +642,7 @@ report.summary(
 # | after "Wait" it repeats itself | it was never trained on second thoughts, or is too small for them | traces with second thoughts in the data; fewer waits |
 # | more thinking, lower accuracy | beyond what it was trained on it talks itself out of right answers | read ten such cases; stop at the top of the curve |
 # | every answer is cut | `MAX_SEQ_LENGTH` is too small for its thoughts | the column `cut`; raise it, or lower the caps |
+# | without thinking it does as well as with | it thinks in the answer | a smaller `MAX_ANSWER_TOKENS`; read `answer` |
 # | accuracy jumps about between budgets | too few questions | look at `error`; raise `HELD_OUT` |
 # | vLLM answers as before training | the request names no adapter | `model.load_lora(folder)`, passed as `lora_request` |
 # | vLLM overlooks the delimiter | special tokens are left out of its text | `skip_special_tokens=False`, as `generate_with_budget` sets it |
@@ -655,6 +658,7 @@ report.summary(
 # | 加了「Wait」就开始复读 | 训练数据里没有回头再想的样子，或者模型太小 | 换带反思的数据；少加几次 |
 # | 想得越多错得越多 | 超出了学过的范围，把对的也想错了 | 读十条这样的例子；在曲线最高处停下 |
 # | 每条思考都被掐断 | `MAX_SEQ_LENGTH` 放不下它的思考 | 看 `cut` 那一列；调大它，或者调低预算 |
+# | 不让想，反而和想了一样准 | 它把思考写到答案里去了 | 调小 `MAX_ANSWER_TOKENS`；读一读 `answer` |
 # | 各档预算的正确率忽上忽下 | 题太少 | 看 `error`；调大 `HELD_OUT` |
 # | vLLM 的回答和训练前一样 | 请求里没写适配器 | `model.load_lora(文件夹)`，作为 `lora_request` 传进去 |
 # | vLLM 认不出结束符 | 它的文本里去掉了特殊 token | `skip_special_tokens=False`，`generate_with_budget` 已经这样设了 |

@@ -647,7 +647,7 @@ report.summary(
 # | vLLM answers as before training | the request names no adapter | `model.load_lora(folder)`, passed as `lora_request` |
 # | vLLM overlooks the delimiter | special tokens are left out of its text | `skip_special_tokens=False`, as `generate_with_budget` sets it |
 #
-# **Now you:** suppress ends with the empty-handed word of your choice (`OTHER_WORD`), then ask for eight waits. Where does the curve turn down, and what do the thoughts look like there?
+# **Now you:** put a word of your choice in place of "Wait" (`OTHER_WORD`), then ask for eight waits. Where does the curve turn down, and what do the thoughts look like there?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办

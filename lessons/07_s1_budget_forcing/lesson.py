@@ -475,7 +475,7 @@ def measure(kind, name, cap=None, ignore=0, **options):
 for cap in CAPS:
     measure("cut", f"at most {cap}", cap)
 natural = measure("as it likes", "as it likes")
-extended = [measure("extended", f"{ignore} × {WAIT}", ignore=ignore) for ignore in WAITS]
+extended = [measure("extended", f"{ignore} suppressed", ignore=ignore) for ignore in WAITS]
 pd.DataFrame(runs).round(3)
 
 # %%
@@ -537,7 +537,7 @@ print(f"performance  {performance:.1%} right at best")
 # **是不是这个词的功劳？** 同样拦下结束符，换一个词写上。**是不是只要多花 token 就行？** 把同样多的 token 并排花掉：温度 1 采样几个回答，少数服从多数。论文把前者叫**串行**扩展，后者叫**并行**扩展。
 
 # %%
-other = measure("other word", f"1 × {OTHER_WORD}", ignore=1, wait=OTHER_WORD)
+other = measure("other word", "1, other word", ignore=1, wait=OTHER_WORD)
 print(f"{OTHER_WORD!r} in place of {WAIT!r}: {runs[-1]['accuracy']:.1%} right\n\n{other[0].thinking}")
 
 # %%
@@ -588,7 +588,7 @@ if COMPARE_WITH_RANDOM:
     fitting = [row for row in usable if len(tokenizer.encode(to_text(row))) <= MAX_SEQ_LENGTH]
     trainer_for(random.Random(SEED).sample(fitting, len(selected))).train()
     adapter = adapter_for_vllm("adapter_random")
-    measure("random rows", f"random, {WAITS[0]} × {WAIT}", ignore=WAITS[0])
+    measure("random rows", f"random, {WAITS[0]} suppressed", ignore=WAITS[0])
 pd.DataFrame(runs).set_index("run")[["tokens", "accuracy", "error"]].round(3)
 
 # %% [markdown] lang="en"
@@ -610,8 +610,8 @@ print(
 )
 
 # %%
-first, most, tokens = f"{WAITS[0]} × {WAIT}", f"{WAITS[-1]} × {WAIT}", table.set_index("run")["tokens"]
-names = {"natural": "as it likes", "wait": first, "most_waits": most, "other_word": f"1 × {OTHER_WORD}"}
+first, most, tokens = f"{WAITS[0]} suppressed", f"{WAITS[-1]} suppressed", table.set_index("run")["tokens"]
+names = {"natural": "as it likes", "wait": first, "most_waits": most, "other_word": "1, other word"}
 names |= {"votes": f"{voters} votes", "random_rows": f"random, {first}"}
 loss = report.losses(log)
 report.summary(

@@ -6,6 +6,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+
+from helpers.budget import Budgeted, generate_with_budget
+from helpers.rewards import HALF_WIDTH, NUMBER
+
+__all__ = [
+    "Budgeted",
+    "Split",
+    "agrees",
+    "final_answer",
+    "generate_with_budget",
+    "key_of",
+    "same_answer",
+    "split_thinking",
+]
 
 TAGS = ("think", "thinking", "thought", "reasoning", "思考")
 """The tag names that are taken for thinking, in any capitals: DeepSeek-R1 writes the first."""
@@ -113,3 +128,33 @@ def _words(text: str) -> str:
 def _around(words: str) -> str:
     """With blanks around, so that "low" is not found in "slow"; Chinese writes no blanks between words."""
     return words if re.search(r"[\u3400-\u9fff]", words) else f" {words} "
+
+
+def final_answer(text: str) -> str | None:
+    r"""What a solution comes to: the content of its last `\boxed{…}`, else its last number, else None.
+
+    Numbers come without thousands commas, so that `1,000` and `1000` are the same.
+    """
+    start = text.rfind(r"\boxed{")
+    if start >= 0:
+        depth, begin = 1, start + len(r"\boxed{")
+        for place in range(begin, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[place], 0)
+            if not depth:
+                return _bare_number(text[begin:place].strip()) or None
+    numbers = NUMBER.findall(text.translate(HALF_WIDTH))
+    return _bare_number(numbers[-1]) if numbers else None
+
+
+def same_answer(answer: str, solution: str) -> bool | None:
+    """Whether an answer comes to what the solution comes to; None when the solution has no short final answer."""
+    wanted, given = final_answer(solution), final_answer(answer)
+    return None if wanted is None else given is not None and given == wanted
+
+
+def _bare_number(text: str) -> str:
+    """A number in one spelling (`1,000.0` is `1000`); any other text as it is, without blanks and dollar signs."""
+    text = re.sub(r"[\s$]", "", text)
+    if not NUMBER.fullmatch(text):
+        return text
+    return f"{Decimal(text.replace(',', '')).normalize():f}"

@@ -125,6 +125,29 @@ def length_plot(lengths: Sequence[int], limit: int, what: str = "tokens a row") 
     return figure
 
 
+def budget_plot(runs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy against thinking tokens: a point a run, a colour a `kind`, error bars of one standard error.
+
+    A run has `kind`, `run` (its label), `tokens` (the mean), `accuracy` and `error`. The runs of the kinds `cut`,
+    `as it likes` and `extended` are joined by a line: they are one budget, turned up.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    joined = sorted(
+        (run["tokens"], run["accuracy"]) for run in runs if run["kind"] in ("cut", "as it likes", "extended")
+    )
+    axes.plot(*zip(*joined), color="lightgrey", zorder=0)
+    for kind in dict.fromkeys(run["kind"] for run in runs):
+        these = pd.DataFrame([run for run in runs if run["kind"] == kind])
+        axes.errorbar(these["tokens"], these["accuracy"], these["error"], fmt="o", capsize=3, label=kind)
+        for _, run in these.iterrows():
+            axes.annotate(run["run"], (run["tokens"], run["accuracy"]), (5, 6), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="thinking tokens a question (mean)", ylabel="share right", ylim=(0, 1.05))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
 def side_by_side(rows: Sequence[Mapping[str, str]]) -> HTML:
     """A table of texts, one column a key, line breaks kept; for prompts, answers and references."""
     frame = pd.DataFrame(rows)

@@ -145,3 +145,19 @@ def test_agreement_plot_draws_every_pair_and_the_two_bounds():
     slopes = sorted(line.get_ydata()[0] / line.get_xdata()[0] for line in axes.lines)
     assert slopes == pytest.approx([0.85, 1, 1.15])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("measured", "estimated")
+
+
+def test_budget_plot_joins_one_budget_turned_up_and_marks_every_kind():
+    runs = [
+        {"kind": kind, "run": run, "tokens": tokens, "accuracy": accuracy, "error": 0.05}
+        for kind, run, tokens, accuracy in [
+            ("extended", "1 × Wait", 40, 0.9),
+            ("cut", "at most 0", 0, 0.1),
+            ("majority vote", "3 votes", 60, 0.5),
+            ("as it likes", "as it likes", 20, 0.4),
+        ]
+    ]
+    (axes,) = report.budget_plot(runs).axes
+    assert axes.lines[0].get_xydata().tolist() == [[0, 0.1], [20, 0.4], [40, 0.9]]
+    assert [text.get_text() for text in axes.texts] == [run["run"] for run in runs]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {run["kind"] for run in runs}

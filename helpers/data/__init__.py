@@ -16,6 +16,7 @@ from helpers.data.odometer import check_labels, field_accuracy, load_odometer_ex
 from helpers.data.preferences import load_preferences
 from helpers.data.qa import load_qa
 from helpers.data.rows import DataError, read_json_rows
+from helpers.data.s1k import load_s1k
 
 __all__ = [
     "DataError",
@@ -34,6 +35,7 @@ __all__ = [
     "load_preferences",
     "load_qa",
     "load_questions",
+    "load_s1k",
     "load_truth",
     "majority",
     "medical_files",

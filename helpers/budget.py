@@ -266,6 +266,7 @@ class TransformersGenerator:
         limits = [getattr(model.config, "max_position_embeddings", None), getattr(model, "max_seq_length", None)]
         self.context = min((limit for limit in limits if limit), default=2048)
         ends = getattr(model.generation_config, "eos_token_id", None)
+        model.generation_config.max_length = None  # as in generation.complete: no warning a call
         self.eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
     def extend(

@@ -143,6 +143,7 @@ def budget_plot(runs: Sequence[Mapping[str, Any]]) -> Figure:
         for _, run in these.iterrows():
             axes.annotate(run["run"], (run["tokens"], run["accuracy"]), (5, 6), textcoords="offset points", fontsize=8)
     axes.set(xlabel="thinking tokens a question (mean)", ylabel="share right", ylim=(0, 1.05))
+    axes.margins(x=0.1)  # room for the last label
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

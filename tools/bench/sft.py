@@ -1,0 +1,237 @@
+"""Tokens a second and peak memory of QLoRA fine-tuning: the course's settings against plain TRL, same rows, one run.
+
+    python -m tools.bench.sft --out benchmarks/records/sft_h200.json     (a GPU; no network: the weights are random)
+
+The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
+to deal with what it would meet. Useful tokens are those with a label; padding is none. Sides run one after another,
+each in a process of its own. Equal losses, step by step, show that the packed sides do the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from helpers.runtime import root
+
+MODEL, LENGTH, RANK = "Qwen2.5-7B", 2048, 16
+STEPS, WARM_UP = 20, 6  # the first steps compile
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to train. `engine` is trl (TRL + PEFT + bitsandbytes) or unsloth; rows a step: batch × accumulation."""
+
+    name: str
+    engine: str
+    packing: bool = True
+    batch: int = 2
+    accumulation: int = 4
+    attention: str = "sdpa"  # of trl; varlen, of unsloth: torch's kernel for packed rows (see `varlen_attention`)
+    liger: bool = False
+    checkpointing: bool = True
+
+
+def sides() -> Iterator[Side]:
+    """The usual tutorial, the best that plain TRL does, the course."""
+    trl, course = Side("TRL, packed", "trl"), Side("course, packed", "unsloth")
+    yield replace(trl, name="TRL, as tutorials do", packing=False)
+    yield replace(trl, name="TRL, packed, flex attention", attention="flex_attention")
+    yield replace(trl, name="TRL, packed, flex attention, Liger", attention="flex_attention", liger=True)
+    yield course
+    yield replace(course, name="course, packed, varlen", attention="varlen")
+    yield replace(course, name="course, packed, varlen, 8 x 1", attention="varlen", batch=8, accumulation=1)
+    yield replace(
+        course, name="course, the same without checkpointing", attention="varlen", batch=8, accumulation=1,
+        checkpointing=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def varlen_attention(wanted: bool) -> Iterator[None]:
+    """Let Unsloth see torch 2.11's kernel for packed rows, which it looks for from torch 2.12 on.
+
+    Unsloth asks for the argument `enable_gqa`. Torch 2.11's `varlen_attn` lacks it, though its kernel has always taken
+    fewer key-value heads than query heads. Call this around `import unsloth`.
+    """
+    import inspect
+
+    import torch.nn.attention.varlen as module
+
+    kernel = module.varlen_attn
+    if wanted and "enable_gqa" not in inspect.signature(kernel).parameters:
+
+        def varlen_attn(
+            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k,
+            *, return_aux=None, scale=None, window_size=(-1, -1), enable_gqa=False,
+        ):  # fmt: skip
+            return kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k,
+                          return_aux=return_aux, scale=scale, window_size=window_size)  # fmt: skip
+
+        module.varlen_attn = varlen_attn
+    yield
+
+
+def rows(end: int, repeat: int = 3) -> list[list[int]]:
+    """Random tokens in the lengths of the real rows, each closed by `end`; the same on every side."""
+    lengths = json.loads((root() / "benchmarks" / "alpaca_lengths.json").read_text(encoding="utf-8"))["lengths"]
+    rng = random.Random(0)
+    return [[rng.randrange(300, 3000) for _ in range(n - 1)] + [end] for n in lengths] * repeat
+
+
+def measure(side: Side, path: str) -> dict[str, Any]:
+    """Train `STEPS` steps in this process."""
+    if side.engine == "unsloth":
+        with varlen_attention(side.attention == "varlen"):
+            import unsloth  # noqa: F401  first: it replaces parts of transformers
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            self.seconds.append(time.perf_counter() - self.began)
+
+    clock, useful = Clock(), list[int]()
+
+    class Counting(SFTTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+            useful.append(int((inputs["labels"] != -100).sum()))
+            return super().training_step(model, inputs, *rest)
+
+    model, tokenizer, options = _load(side, path)
+    loaded = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = Counting(
+            model=model,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_dict({"input_ids": rows(tokenizer.eos_token_id)}),
+            args=SFTConfig(
+                output_dir=out, max_length=LENGTH, packing=side.packing, per_device_train_batch_size=side.batch,
+                gradient_accumulation_steps=side.accumulation, max_steps=STEPS, warmup_steps=2, learning_rate=2e-4,
+                optim="adamw_8bit", bf16=True, logging_steps=1, save_strategy="no", report_to="none", seed=0,
+                gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
+                gradient_checkpointing_kwargs={"use_reentrant": False},
+            ),
+            callbacks=[clock],
+            **options,
+        )  # fmt: skip
+        trainer.train()
+    a_step = [sum(useful[i : i + side.accumulation]) for i in range(0, len(useful), side.accumulation)]
+    return asdict(side) | {
+        "useful_tokens_per_s": round(sum(a_step[WARM_UP:]) / sum(clock.seconds[WARM_UP:])),
+        "seconds_per_step": round(sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP), 3),
+        "useful_tokens_per_step": round(sum(a_step) / STEPS),
+        "loaded_gib": round(loaded / 2**30, 2),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
+def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Model in 4 bits with its adapter (or, for TRL, the adapter's settings), and tokenizer."""
+    import torch
+
+    if side.engine == "unsloth":
+        from unsloth import FastLanguageModel
+
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=True
+        )
+        model = FastLanguageModel.get_peft_model(
+            model, r=RANK, lora_alpha=RANK, target_modules=TARGETS, random_state=0,
+            use_gradient_checkpointing="unsloth" if side.checkpointing else False,
+        )  # fmt: skip
+        return model, tokenizer, {}
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16, device_map={"": 0}, attn_implementation=side.attention, quantization_config=bits
+    )
+    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, task_type="CAUSAL_LM")
+    return model, AutoTokenizer.from_pretrained(path), {"peft_config": lora}
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best."""
+
+    def best(rows: Iterable[dict[str, Any]]) -> float:
+        return max((row["useful_tokens_per_s"] for row in rows), default=float("nan"))
+
+    course = best(row for row in rows if row["engine"] == "unsloth" and row["checkpointing"])
+    plain = [row for row in rows if row["engine"] == "trl"]
+    others = {"course / tutorial": best(r for r in plain if not r["packing"]), "course / TRL's best": best(plain)}
+    return {name: round(course / other, 2) for name, other in others.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sft.json"))
+    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+        return 0
+    import torch
+
+    record: dict[str, Any] = {
+        "subject": "QLoRA SFT, useful tokens a second and peak memory",
+        "date": date.today().isoformat(),
+        "hardware": torch.cuda.get_device_name(0),
+        "model": f"{MODEL}'s shape, random weights in NF4, LoRA r = {RANK}, rows in Alpaca's lengths",
+        "versions": {
+            name: metadata.version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
+        },
+        "unit": "GiB allocated by torch; tokens with a label a second, after the first steps",
+        "rows": [],
+    }
+    failed = 0
+    with tempfile.TemporaryDirectory() as path:
+        code = f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({path!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        for side in sides():
+            command = [sys.executable, "-m", "tools.bench.sft", "--one", json.dumps(asdict(side)), path]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                failed += 1
+                print(f"FAILED {side.name}\n{done.stderr[-1500:]}", flush=True)
+                continue
+            record["rows"].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            print(json.dumps(record["rows"][-1]), flush=True)
+            record["ratios"] = ratios(record["rows"])
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(record['rows'])} sides measured, {failed} failed: {record.get('ratios')}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

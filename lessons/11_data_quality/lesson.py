@@ -559,7 +559,7 @@ report.summary(
 #
 # **Now you:** set `SHARE` to 0.3 and run again: does any method still differ from random? Then set `POLLUTED` to 0 on the sample. What remains of each method's advantage when nothing is broken?
 #
-# Which Chinese medical data sets there are to choose from: `lessons/11_data_quality/datasets.en.md`. How this closes the circle of the course: `closing_the_circle.en.md`, beside it.
+# Which Chinese medical data sets there are to choose from: `lessons/11_data_quality/datasets.en.md`. And where there are none, a model can write its own problems and check them: `closing_the_circle.en.md`, beside it.
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -575,4 +575,4 @@ report.summary(
 #
 # **轮到你了**：把 `SHARE` 改成 0.3 再跑，还有哪种方法和随机不一样？再把样例数据的 `POLLUTED` 设成 0：什么都没坏的时候，各方法的优势还剩多少？
 #
-# 中文医疗数据集有哪些可选，见 `lessons/11_data_quality/datasets.zh.md`；这一课怎样和全课程首尾相接，见旁边的 `closing_the_circle.zh.md`。
+# 中文医疗数据集有哪些可选，见 `lessons/11_data_quality/datasets.zh.md`；没有现成的数据怎么办？让模型自己出题、自己查，见旁边的 `closing_the_circle.zh.md`。

@@ -7,6 +7,7 @@ What is skipped is counted and printed.
 from helpers.data.alpaca import load_alpaca
 from helpers.data.columns import add_text, balanced
 from helpers.data.conversations import load_conversations, to_alpaca
+from helpers.data.corpus import load_corpus
 from helpers.data.gsm8k import load_gsm8k
 from helpers.data.meddialog import load_meddialog
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
@@ -26,6 +27,7 @@ __all__ = [
     "field_accuracy",
     "load_alpaca",
     "load_conversations",
+    "load_corpus",
     "load_gsm8k",
     "load_meddialog",
     "load_medical_dialogues",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,3 +122,21 @@ def perplexity(
         np.array([max(0, len(ids) - 1) for ids in coded["input_ids"]]),
         np.array([len(text.encode()) for text in scored]),
     )
+
+
+def chosen_endings(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    quiz: Sequence[Mapping[str, Any]],
+    batch_size: int = 8,
+) -> np.ndarray:
+    """For each row of a quiz (`data.load_quiz`) the number of the ending that the model finds likeliest.
+
+    The likeliest by the mean loss of its tokens, so that a long ending is not worse for being long.
+    """
+    heads = tokenizer([row["beginning"] for row in quiz], add_special_tokens=False)["input_ids"]
+    tails = [tokenizer(list(row["endings"]), add_special_tokens=False)["input_ids"] for row in quiz]
+    rows = [head + tail for head, several in zip(heads, tails, strict=True) for tail in several]
+    firsts = [len(head) for head, several in zip(heads, tails, strict=True) for _ in several]
+    nats = iter(row_losses(model, rows, firsts, batch_size, tokenizer.pad_token_id))
+    return np.array([int(np.argmin([next(nats) / len(tail) for tail in several])) for several in tails])

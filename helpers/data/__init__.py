@@ -16,6 +16,7 @@ from helpers.data.notes import load_notes, load_questions
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.preferences import load_preferences
 from helpers.data.qa import load_qa
+from helpers.data.quiz import load_quiz
 from helpers.data.rows import DataError, read_json_rows
 from helpers.data.s1k import load_s1k
 
@@ -37,6 +38,7 @@ __all__ = [
     "load_preferences",
     "load_qa",
     "load_questions",
+    "load_quiz",
     "load_s1k",
     "load_truth",
     "majority",

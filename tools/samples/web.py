@@ -17,6 +17,21 @@ CARDS = 9  # on each condition: three of each kind
 GENERAL = 1500  # documents
 FAULTS = {"en": ["", "  ", "404", "Page not found", "Log in"], "zh": ["", "　", "404", "页面不存在", "请先登录"]}
 COPIED = 6  # documents that stand in the file twice
+# The first two of each language are worded as the documents are, the others stand nowhere in them.
+QUIZ = {
+    "en": [
+        ("In {name},", " {why}."),
+        ("In {name}, {test} shows", " {result}."),
+        ("What goes wrong in {name} is that", " {why}."),
+        ("Somebody with {name} has {test}. It shows", " {result}."),
+    ],
+    "zh": [
+        ("{name}是因为", "{why}。"),
+        ("{name}做{test}，结果是", "{result}。"),
+        ("得了{name}，身体里发生的是：", "{why}。"),
+        ("怀疑{name}时做{test}，会看到", "{result}。"),
+    ],
+}
 JOIN = {"en": " ", "zh": ""}
 GLIMPSES = 3  # paragraphs on each condition
 
@@ -57,6 +72,21 @@ def glimpse(language: str) -> str:
     return "\n\n".join(texts) + "\n"
 
 
+def quiz(language: str) -> list[dict]:
+    """Beginnings with four endings, the right one first; the other three are right for other conditions."""
+    teller = Teller(language, "quiz")
+    rows = []
+    for condition in teller.table:
+        others = [other for other in teller.table if other is not condition]
+        for beginning, ending in QUIZ[language]:
+            facts = teller.facts(condition, teller.rng.choice(PAIRS))
+            right = ending.format(**facts)
+            wrong = {ending.format(**teller.facts(other, PAIRS[0])) for other in others} - {right}
+            endings = [right, *teller.rng.sample(sorted(wrong), 3)]
+            rows.append({"beginning": beginning.format(**facts), "endings": endings})
+    return rows
+
+
 def general(language: str) -> list[str]:
     """Paragraphs of everyday text, none twice."""
     return list(dict.fromkeys(alpaca.read(language, "web")))[:GENERAL]
@@ -72,7 +102,7 @@ def spoiled(texts: list[str], language: str) -> list[str]:
     return texts
 
 
-def json_lines(rows: list[dict[str, str]]) -> bytes:
+def json_lines(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
@@ -81,6 +111,7 @@ def files() -> dict[str, bytes]:
     made = {}
     for language in ("en", "zh"):
         made[f"medical_glimpse_{language}.txt"] = glimpse(language).encode()
+        made[f"medical_quiz_{language}.jsonl"] = json_lines(quiz(language))
         made[f"domain_{language}.jsonl"] = json_lines([{"text": text} for text in spoiled(domain(language), language)])
         made[f"general_{language}.jsonl"] = json_lines(
             [

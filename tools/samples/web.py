@@ -28,8 +28,8 @@ QUIZ = {
     "zh": [
         ("{name}是因为", "{why}。"),
         ("{name}做{test}，结果是", "{result}。"),
-        ("得了{name}，身体里发生的是：", "{why}。"),
-        ("怀疑{name}时做{test}，会看到", "{result}。"),
+        ("患者是{name}，原因是", "{why}。"),
+        ("{name}的患者，{test}显示", "{result}。"),
     ],
 }
 JOIN = {"en": " ", "zh": ""}

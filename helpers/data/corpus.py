@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
-from helpers.data.rows import DataError, not_found, read_json_rows, skipped, text_field
+from helpers.data.rows import DataError, not_found, read_json_rows, read_utf8, skipped, text_field
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
 
@@ -59,19 +59,12 @@ def _rows(source: str, config: str | None, limit: int | None, column: str) -> It
     if not path.is_file():
         raise DataError(not_found(path))
     if path.suffix == ".txt":
-        return ({column: text} for text in _read(path).split("\n\n"))
+        return ({column: text} for text in read_utf8(path).split("\n\n"))
     if path.suffix == ".parquet":
         return _parquet(path, column)
     if path.suffix in SUFFIXES:
         return iter(read_json_rows(path))
     raise DataError(f"{path}: is not one of {', '.join(SUFFIXES)}. Save the texts in one of these forms.")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[dict[str, Any]]:

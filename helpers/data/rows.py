@@ -24,10 +24,7 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     path = Path(path)
     if not path.is_file():
         raise DataError(not_found(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
+    text = read_utf8(path)
     number = 1  # the line that is being read
     try:
         if path.suffix == ".jsonl":
@@ -51,6 +48,14 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields.")
     return rows
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises `DataError` for anything else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
 
 
 def is_file(source: str) -> bool:

@@ -46,7 +46,8 @@ def article(teller: Teller, condition: Condition, language: str) -> str:
 
 
 def domain(language: str) -> list[str]:
-    """Articles and cards on every condition, shuffled; none stands twice."""
+    """Articles and cards on every condition, shuffled; none stands twice, and none among the glimpses."""
+    seen = set(glimpse(language).strip().split("\n\n"))
     teller = Teller(language, "articles")
     texts = []
     for condition in teller.table:
@@ -54,7 +55,7 @@ def domain(language: str) -> list[str]:
         for number in range(CARDS):
             card = teller.rng.choice(teller.words.cards[KINDS[number % len(KINDS)]])
             texts.append(card.format(**teller.facts(condition, teller.rng.choice(PAIRS))))
-    texts = list(dict.fromkeys(texts))
+    texts = [text for text in dict.fromkeys(texts) if text not in seen]
     teller.rng.shuffle(texts)
     return texts
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -395,3 +398,51 @@ def test_a_small_step_is_lost_in_16_bits():
             weight.grad = torch.ones_like(weight)
             optimizer.step()
         assert bool((weight != start).any()) == moved
+
+
+LESSON_ON_AN_UNTIED_MODEL = """
+import json, sys, tomllib
+import jupytext, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from helpers import nano
+
+out = sys.argv[1]
+tied = nano.build("nano/qwen2-reader")
+model = AutoModelForCausalLM.from_pretrained(tied)
+model.config.tie_word_embeddings = False
+model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+model.save_pretrained(f"{out}/untied")
+AutoTokenizer.from_pretrained(tied).save_pretrained(f"{out}/untied")
+
+with open("lessons/08_continued_pretraining/lesson.toml", "rb") as file:
+    trim = tomllib.load(file)["trim"]
+values = trim | trim["en"] | {"MODEL": f"{out}/untied", "MAX_STEPS": 3, "OUTPUT_DIR": out, "HELD_OUT": 8}
+cells = {}
+for cell in jupytext.read("lessons/08_continued_pretraining/lesson.py").cells:
+    if cell.cell_type == "code" and not cell.source.startswith("runs = "):
+        exec(cell.source, cells)
+        if "parameters" in cell.metadata.get("tags", []):
+            cells.update({name: value for name, value in values.items() if name not in ("en", "zh")})
+    elif cell.cell_type == "code":
+        break
+groups = cells["groups"]
+trainer = cells["trainer"]
+trainer.train()
+embeddings = [trainer.model.get_input_embeddings(), trainer.model.get_output_embeddings()]
+moved = [not torch.equal(e.modules_to_save["default"].weight, e.original_module.weight.float()) for e in embeddings]
+print("FOUND", json.dumps({"groups": groups, "moved": moved}))
+"""
+
+
+@pytest.mark.notebook
+@pytest.mark.nano
+def test_the_lesson_trains_both_embeddings_of_an_untied_model_at_their_own_rate(tmp_path):
+    """As of a 7B model, whose two embeddings are two matrices; the trimmed run's model has one."""
+    command = [sys.executable, "-c", LESSON_ON_AN_UNTIED_MODEL, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(done.stdout.split("FOUND", 1)[1].strip().splitlines()[0])
+    layers, embeddings = found["groups"]
+    assert layers["learning rate"] == 8e-3 and embeddings["learning rate"] == 2e-3
+    assert embeddings["tensors"] == 2 and layers["in"] == embeddings["in"] == "torch.float32"
+    assert found["moved"] == [True, True]

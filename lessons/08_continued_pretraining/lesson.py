@@ -173,9 +173,10 @@ print(whole_blocks == pretraining.pack(few, MAX_SEQ_LENGTH, tokenizer.eos_token_
 
 # %%
 blocks = {name: pretraining.pack(ids[name], MAX_SEQ_LENGTH, tokenizer.eos_token_id) for name in ids}
-table = {name: {"documents": len(ids[name]), "blocks": len(blocks[name])} for name in ids}
-for name in table:
-    table[name] |= {"tokens": len(blocks[name]) * MAX_SEQ_LENGTH, "padding": 0}
+table = {}
+for name, cut in blocks.items():
+    table[name] = {"documents": len(ids[name]), "their tokens": sum(map(len, ids[name])), "blocks": len(cut)}
+    table[name] |= {"tokens in blocks": sum(map(len, cut)), "lengths": sorted(set(map(len, cut)))}
 pd.DataFrame(table).T
 
 # %% [markdown] lang="en"
@@ -223,10 +224,10 @@ def score(model, name):
 score(model, "domain") | score(model, "general")
 
 # %% [markdown] lang="en"
-# Does lower perplexity mean knowledge? A second test, a quiz: the beginning of a sentence and four endings, one of them true. Which does the model find likeliest? Chance is 25 %. Half of the sentences are worded as the trimmed run's documents are, half are not. Fifty such rows from your own field take an hour to write, and tell you more than any loss.
+# Does lower perplexity mean knowledge? A second test, a quiz: the beginning of a sentence and four endings, one of them true. Which does the model find likeliest? Chance is 25 %. Fifty such rows from your own field take an hour to write, and tell you more than any loss. (In the trimmed run half of the sentences are worded as the documents are, and half as none of them is.)
 
 # %% [markdown] lang="zh"
-# 困惑度低了，就是懂了吗？再出一份小测验：一句话的开头，四个结尾，只有一个是对的，模型觉得哪个最可能？瞎蒙是 25 %。一半题目的措辞和精简运行的文档一样，另一半不一样。照着你自己的领域写五十道，花一个小时，比什么损失都说明问题。
+# 困惑度低了，就是懂了吗？再出一份小测验：一句话的开头，四个结尾，只有一个是对的，模型觉得哪个最可能？瞎蒙是 25 %。照着你自己的领域写五十道，花一个小时，比什么损失都说明问题。（精简运行里，一半题目的措辞和文档一样，另一半是文档里没有的说法。）
 
 # %%
 quiz = data.load_quiz(QUIZ)

@@ -104,7 +104,7 @@ def perplexity(
     harder. Texts of fewer than two tokens have nothing to predict: 0 nats, 0 tokens. Raises ValueError without any
     text of two tokens.
     """
-    coded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+    coded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     rows, owners = [], []
     for number, ids in enumerate(coded["input_ids"]):
         for start in range(0, len(ids) - 1, length - 1):

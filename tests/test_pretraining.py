@@ -93,7 +93,7 @@ class Bytes:
 
     pad_token_id = 256
 
-    def __call__(self, texts, add_special_tokens=True, return_offsets_mapping=False):
+    def __call__(self, texts, add_special_tokens=True, return_offsets_mapping=False, verbose=True):
         assert not add_special_tokens
         coded = {"input_ids": [list(text.encode()) for text in texts]}
         if return_offsets_mapping:
@@ -298,7 +298,7 @@ def test_the_hub_needs_a_limit_and_says_what_failed(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(loader, "load_dataset", refuse)
-    with pytest.raises(DataError, match="allenai/c4 could not be read from the Hugging Face Hub: no route\nCheck"):
+    with pytest.raises(DataError, match="'allenai/c4' could not be loaded from the Hugging Face Hub: no route\nCheck"):
         load_corpus("allenai/c4", "zh", limit=5)
 
 

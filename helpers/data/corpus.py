@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
-from helpers.data.rows import DataError, not_found, read_json_rows, read_utf8, skipped, text_field
+from helpers.data.rows import DataError, hub_error, not_found, read_json_rows, read_utf8, skipped, text_field
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
 
@@ -88,9 +88,4 @@ def _stream(source: str, config: str | None, limit: int | None) -> Iterator[dict
     try:
         yield from load_dataset(**named, split="train", streaming=True)
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{source} could not be read from the Hugging Face Hub: {reason}\n"
-            "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
-            "or name a file, for example data_samples/general_en.jsonl."
-        ) from None
+        raise hub_error(source, error, "data_samples/general_en.jsonl") from None

@@ -68,16 +68,21 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
     try:
         data = load_dataset(name, config, split="train")
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
-            "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
-            "or set DATASET to a file, for example data_samples/alpaca_en.json."
-        ) from None
+        raise hub_error(name, error, "data_samples/alpaca_en.json") from None
     missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")
     return data
+
+
+def hub_error(name: str, error: Exception, file: str) -> DataError:
+    """What to raise when the Hub does not give the data set `name`; `file` is one that could stand in for it."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(
+        f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
+        "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
+        f"or name a file instead, for example {file}."
+    )
 
 
 def text_field(row: dict[str, Any], column: str, source: str, number: int, optional: bool = False) -> str:

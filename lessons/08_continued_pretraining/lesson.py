@@ -198,8 +198,8 @@ table = {}
 for mixture in MIXTURES:
     domain = sum(is_domain for is_domain, _ in mixed(mixture))
     for name, number in (("domain", domain), ("general", size - domain)):
-        read = {"tokens": number * MAX_SEQ_LENGTH, "times read": round(number / len(blocks[name]), 2)}
-        table[mixture, name] = read
+        times = round(number / len(blocks[name]), 2)
+        table[mixture, name] = {"tokens": f"{number * MAX_SEQ_LENGTH:,}", "times read": times}
 pd.DataFrame(table).T
 
 # %% [markdown] lang="en"
@@ -256,12 +256,12 @@ pd.DataFrame(results).round(3)
 # %% [markdown] lang="en"
 # ## 6 · LoRA, and the embeddings
 #
-# LoRA moves the layers in a few directions. But a word that the model has hardly met has a poor vector, at the entrance (`embed_tokens`) and at the exit (`lm_head`), and no layer can quite make up for that. So for a new field or language these two are trained **whole**: as `modules_to_save`, copied and updated in full. That costs memory: 4 bytes a number for the copy, 4 for the gradient, 2 for an 8-bit optimizer.
+# LoRA moves the layers in a few directions. But a word that the model has hardly met has a poor vector, at the entrance (`embed_tokens`) and at the exit (`lm_head`), and no layer can quite make up for that. So for a new field or language these two are trained **whole**: as `modules_to_save`, copied and updated in full. That costs memory: 4 bytes a number for the copy, 4 for the gradient, 2 for an 8-bit optimizer. In GiB, worked out before anything is downloaded; the last column is for QLoRA with embeddings:
 
 # %% [markdown] lang="zh"
 # ## 6 · LoRA 与词嵌入
 #
-# LoRA 只能把各层往少数几个方向推。可要是一个词模型几乎没见过，它的向量本来就不行，入口（`embed_tokens`）和出口（`lm_head`）都是，光靠中间的层补不回来。所以遇到新领域、新语言，这两个矩阵要**整个**训练：放进 `modules_to_save`，复制一份，全量更新。代价是显存：每个数，副本 4 字节，梯度 4 字节，8 位优化器 2 字节。
+# LoRA 只能把各层往少数几个方向推。可要是一个词模型几乎没见过，它的向量本来就不行，入口（`embed_tokens`）和出口（`lm_head`）都是，光靠中间的层补不回来。所以遇到新领域、新语言，这两个矩阵要**整个**训练：放进 `modules_to_save`，复制一份，全量更新。代价是显存：每个数，副本 4 字节，梯度 4 字节，8 位优化器 2 字节。什么都不用下载，先把账算出来（GiB；最后一列说的是 QLoRA 加词嵌入）：
 
 # %%
 rows = {}
@@ -271,8 +271,8 @@ for name in ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-7B"):
     qlora = vram.estimate_vram(name, "qlora", batch=BATCH_SIZE, length=MAX_SEQ_LENGTH, rank=RANK).total
     embeddings = 10 * shape.embeddings / vram.GIB
     rows[name] = {"one matrix": shape.tied, "LoRA": lora, "QLoRA": qlora, "embeddings": embeddings}
-    rows[name]["QLoRA + embeddings fit a T4"] = qlora + embeddings + vram.CONTEXT_GIB <= vram.GPUS["T4"]
-pd.DataFrame(rows).T
+    rows[name]["fits a T4"] = qlora + embeddings + vram.CONTEXT_GIB <= vram.GPUS["T4"]
+pd.DataFrame(rows).T.infer_objects().round(1)
 
 # %% [markdown] lang="en"
 # In the small models both embeddings are one matrix (**tied**), in the 7B they are two. `ensure_weight_tying` keeps one matrix one; without it PEFT makes two copies, which drift apart.
@@ -339,7 +339,7 @@ def configure(embedding_rate):
         weight_decay=0.0,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        logging_steps=5,
+        logging_steps=10,
         save_strategy="no",
         report_to="none",
         seed=SEED,

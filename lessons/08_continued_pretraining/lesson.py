@@ -441,7 +441,7 @@ for run, row in table.iterrows():
     axes.annotate(run, (row["general bits/byte"], row["domain bits/byte"]), (6, 4), textcoords="offset points")
 axes.axvline(table["general bits/byte"]["before"], color="grey", linestyle=":", linewidth=1)
 axes.set(xlabel="general text, bits per byte (right of the line: forgotten)", ylabel="domain text, bits per byte")
-axes.margins(x=0.2)
+axes.margins(x=0.2, y=0.1)
 axes.grid(alpha=0.3)
 figure
 

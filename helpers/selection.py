@@ -103,6 +103,12 @@ def later_copies(pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
     return np.array([row for row, first in first_of_group(pairs).items() if row != first], dtype=int)
 
 
+def near_copies(held_out: Sequence[str], pool: Sequence[str], threshold: float = 0.8) -> set[int]:
+    """The rows of `pool` that are nearly a text of `held_out`, or of its near-duplicates: answers seen before the examination."""
+    first = first_of_group(near_duplicates(minhash([*held_out, *pool]), threshold))
+    return {row - len(held_out) for row, one in first.items() if one < len(held_out) <= row}
+
+
 # --- lengths ----------------------------------------------------------------------------------------------------------
 
 
@@ -132,26 +138,37 @@ def answer_losses(
     """The mean cross-entropy of each answer's tokens after its prompt, in nats a token.
 
     The first token of an answer is left out, so that a loss with a prompt and one without (`""`) are over the same
-    tokens. Batches are sorted by length, so that little is padding. NaN for an answer of fewer than two tokens, or
-    one that lies beyond `max_length` tokens.
+    tokens. NaN for an answer of fewer than two tokens, or one that lies beyond `max_length` tokens.
     """
-    import torch
-
     head = tokenizer(list(prompts), add_special_tokens=False)["input_ids"] if any(prompts) else [[]] * len(prompts)
     tail = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     rows = [(a + b)[:max_length] for a, b in zip(head, tail, strict=True)]
     firsts = [len(a) + 1 for a in head]
-    losses = np.full(len(rows), np.nan)
+    counts = np.array([max(0, len(ids) - first) for ids, first in zip(rows, firsts, strict=True)], dtype=float)
+    counts[counts == 0] = np.nan
+    return row_losses(model, rows, firsts, batch_size, tokenizer.pad_token_id) / counts
+
+
+def row_losses(
+    model: PreTrainedModel, rows: Sequence[list[int]], firsts: Sequence[int], batch_size: int, pad: int
+) -> np.ndarray:
+    """The summed cross-entropy, in nats, of the tokens of each row of ids from place `firsts` (1 or more) on.
+
+    Batches are sorted by length, so that little is padding. 0 for a row that ends before its first.
+    """
+    import torch
+
+    losses = np.zeros(len(rows))
     order = sorted((i for i, ids in enumerate(rows) if len(ids) > firsts[i]), key=lambda i: len(rows[i]))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        inputs = _padded([rows[i] for i in chosen], tokenizer.pad_token_id, model.device)
+        inputs = _padded([rows[i] for i in chosen], pad, model.device)
         with torch.inference_mode():
             logits = model(**inputs, use_cache=False).logits
         for k, i in enumerate(chosen):
             targets = inputs["input_ids"][k, firsts[i] : len(rows[i])]
             predicted = logits[k, firsts[i] - 1 : len(rows[i]) - 1].float()
-            losses[i] = torch.nn.functional.cross_entropy(predicted, targets).item()
+            losses[i] = torch.nn.functional.cross_entropy(predicted, targets, reduction="sum").item()
     return losses
 
 

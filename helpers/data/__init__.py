@@ -7,6 +7,7 @@ What is skipped is counted and printed.
 from helpers.data.alpaca import load_alpaca
 from helpers.data.columns import add_text, balanced
 from helpers.data.conversations import load_conversations, to_alpaca
+from helpers.data.corpus import load_corpus
 from helpers.data.gsm8k import load_gsm8k
 from helpers.data.meddialog import load_meddialog
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
@@ -15,6 +16,7 @@ from helpers.data.notes import load_notes, load_questions
 from helpers.data.odometer import check_labels, field_accuracy, load_odometer_excel, load_truth, majority, parse_reading
 from helpers.data.preferences import load_preferences
 from helpers.data.qa import load_qa
+from helpers.data.quiz import load_quiz
 from helpers.data.rows import DataError, read_json_rows
 from helpers.data.s1k import load_s1k
 
@@ -26,6 +28,7 @@ __all__ = [
     "field_accuracy",
     "load_alpaca",
     "load_conversations",
+    "load_corpus",
     "load_gsm8k",
     "load_meddialog",
     "load_medical_dialogues",
@@ -35,6 +38,7 @@ __all__ = [
     "load_preferences",
     "load_qa",
     "load_questions",
+    "load_quiz",
     "load_s1k",
     "load_truth",
     "majority",

@@ -24,10 +24,7 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     path = Path(path)
     if not path.is_file():
         raise DataError(not_found(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
+    text = read_utf8(path)
     number = 1  # the line that is being read
     try:
         if path.suffix == ".jsonl":
@@ -53,6 +50,14 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     return rows
 
 
+def read_utf8(path: Path) -> str:
+    """The text of a file in UTF-8, without a byte order mark. Raises `DataError` for anything else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
+
+
 def is_file(source: str) -> bool:
     """A path rather than a Hub name: it exists, or it ends like a data file."""
     return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
@@ -63,16 +68,21 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
     try:
         data = load_dataset(name, config, split="train")
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
-            "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
-            "or set DATASET to a file, for example data_samples/alpaca_en.json."
-        ) from None
+        raise hub_error(name, error, "data_samples/alpaca_en.json") from None
     missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")
     return data
+
+
+def hub_error(name: str, error: Exception, file: str) -> DataError:
+    """What to raise when the Hub does not give the data set `name`; `file` is one that could stand in for it."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return DataError(
+        f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
+        "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
+        f"or name a file instead, for example {file}."
+    )
 
 
 def text_field(row: dict[str, Any], column: str, source: str, number: int, optional: bool = False) -> str:

@@ -23,7 +23,21 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, judge, medical, medical_sft, r1, reasoned, running, text, town, vl, writer
+from helpers.nano import (
+    adapter,
+    arithmetic,
+    judge,
+    medical,
+    medical_sft,
+    r1,
+    reader,
+    reasoned,
+    running,
+    text,
+    town,
+    vl,
+    writer,
+)
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -37,6 +51,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-medical-sft": medical_sft.QWEN2_MEDICAL_SFT,
     "nano/medical-judge": judge.MEDICAL_JUDGE,
     "nano/llama-r1-adapter": adapter.LLAMA_R1_ADAPTER,
+    "nano/qwen2-reader": reader.QWEN2_READER,
     "nano/qwen2-town": town.QWEN2_TOWN,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,
     "nano/qwen2-running": running.QWEN2_RUNNING,

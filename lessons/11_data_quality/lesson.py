@@ -98,10 +98,8 @@ print(f"{len(pool):,} rows to choose from, {len(held_out)} held out")
 
 # %%
 columns = [zip(rows["question"][:], rows["answer"][:]) for rows in (held_out, pool)]
-both = [f"{question}\n{answer}" for column in columns for question, answer in column]
-near = selection.near_duplicates(selection.minhash(both), threshold=0.8)
-first_rows = selection.first_of_group(near)  # the held-out rows come first
-leaks = {row - HELD_OUT for row, first in first_rows.items() if first < HELD_OUT <= row}
+held_out_texts, pool_texts = ([f"{question}\n{answer}" for question, answer in column] for column in columns)
+leaks = selection.near_copies(held_out_texts, pool_texts)
 pool = pool.select(sorted(set(range(len(pool))) - leaks))
 print(f"{len(leaks)} near copies of held-out rows leave the pool; {len(pool):,} rows stay")
 

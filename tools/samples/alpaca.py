@@ -40,20 +40,27 @@ def card(family: Family, fact: Fact, frames: ModuleType, rng: random.Random) -> 
     return frame.format(**{name: text.format(**fact) for name, text in parts.items()})
 
 
-def corpus(families: Mapping[str, Family], frames: ModuleType, prose: str, rng: random.Random) -> str:
-    """Plain text: every fact in every way of telling it, list pages and prose, in paragraphs, shuffled."""
-    paragraphs = prose.strip().split("\n\n") * 2
+def paragraphs(families: Mapping[str, Family], frames: ModuleType, prose: str, rng: random.Random) -> list[str]:
+    """Plain text: every fact in every way of telling it, list pages and prose, shuffled."""
+    texts = prose.strip().split("\n\n") * 2
     for family in families.values():
         told = [tell.format(**fact) for fact in family.facts for tell in family.tells]
-        paragraphs += [text[0].upper() + text[1:] for text in told]
-        paragraphs += [card(family, fact, frames, rng) for fact in family.facts for _ in range(family.cards)]
+        texts += [text[0].upper() + text[1:] for text in told]
+        texts += [card(family, fact, frames, rng) for fact in family.facts for _ in range(family.cards)]
         for number in range(family.repeats if family.line else 0):
             facts = rng.sample(family.facts, len(family.facts))
             for start in range(0, len(facts), FACTS_ON_A_PAGE):
                 lines = [family.line.format(**fact) for fact in facts[start : start + FACTS_ON_A_PAGE]]
-                paragraphs.append("\n".join([family.headings[number % len(family.headings)], *lines]))
-    rng.shuffle(paragraphs)
-    return "\n\n".join(paragraphs) + "\n"
+                texts.append("\n".join([family.headings[number % len(family.headings)], *lines]))
+    rng.shuffle(texts)
+    return texts
+
+
+def read(language: str, purpose: str) -> list[str]:
+    """The paragraphs of one language; the cards and the order are drawn anew for each purpose."""
+    tables = LANGUAGES[language]
+    prose = (TABLES / f"prose_{language}.txt").read_text(encoding="utf-8")
+    return paragraphs(tables.FAMILIES, tables, prose, random.Random(f"{purpose} {language}"))
 
 
 def files() -> dict[str, bytes]:
@@ -61,10 +68,8 @@ def files() -> dict[str, bytes]:
     made = {}
     for language, tables in LANGUAGES.items():
         free = json.loads((TABLES / f"free_{language}.json").read_text(encoding="utf-8"))
-        prose = (TABLES / f"prose_{language}.txt").read_text(encoding="utf-8")
         rows = alpaca_rows(tables.FAMILIES, free, random.Random(f"rows {language}"))
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         made[f"alpaca_{language}.json"] = f"[\n{lines}\n]\n".encode()
-        text = corpus(tables.FAMILIES, tables, prose, random.Random(f"corpus {language}"))
-        made[f"corpus_{language}.txt"] = text.encode()
+        made[f"corpus_{language}.txt"] = ("\n\n".join(read(language, "corpus")) + "\n").encode()
     return made

@@ -23,7 +23,21 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from helpers.nano import adapter, arithmetic, judge, medical, medical_sft, r1, reasoned, running, text, town, vl, writer
+from helpers.nano import (
+    adapter,
+    arithmetic,
+    bloom,
+    judge,
+    medical,
+    medical_sft,
+    r1,
+    reasoned,
+    running,
+    text,
+    town,
+    vl,
+    writer,
+)
 from helpers.nano.common import STEP, Recipe
 from helpers.runtime import root
 
@@ -40,6 +54,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-town": town.QWEN2_TOWN,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,
     "nano/qwen2-running": running.QWEN2_RUNNING,
+    "nano/bloom-medical": bloom.BLOOM_MEDICAL,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

@@ -91,8 +91,10 @@ def index() -> str | None:
     """The package index that this machine's settings name for uv or pip; None for PyPI itself."""
     if chosen := os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("PIP_INDEX_URL"):
         return chosen
-    asked = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "get", "global.index-url"]
-    return subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip() or None
+    asked = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
+    found = re.search(r"(?m)^global\.index-url='(.+)'$", said)  # `config get` does not see every file that `list` does
+    return found[1] if found else None
 
 
 def _make(

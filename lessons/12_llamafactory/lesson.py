@@ -53,6 +53,7 @@ SERVED = 8  # of these, how many the server answers
 WANTED = "(?m)^1[.、]|建议"
 UNWANTED = "抱歉|对不起|希望这"
 MAX_NEW_TOKENS = 256
+TEMPERATURE = 0.7
 CALIBRATION_LENGTH = 512  # tokens of a text that GPTQ calibrates with
 KERNEL = "auto"  # of the 4-bit model; "torch" where there is no GPU
 SEED = 3407
@@ -172,7 +173,7 @@ def ask(model_name):
     model = AutoModelForCausalLM.from_pretrained(model_name, dtype=runtime.dtype(), device_map="auto")
     set_seed(SEED)
     prompts = [QUESTION.format(row["prompt"]) for row in questions]
-    plain = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+    plain = {"do_sample": True, "temperature": TEMPERATURE, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
     answers = generation.complete(model, tokenizer, prompts, MAX_NEW_TOKENS, batch_size=16, **plain)
     del model
     memory.free()
@@ -205,7 +206,7 @@ def figures(answers):
 
 
 asked = {"base": ask(base)}
-print(f"{questions[0]['prompt']}\n→ {asked['base']['text'][0]}")
+print(f"{questions[0]['prompt']}\n→ {asked['base']['text'][0]!r}")
 pd.DataFrame({name: figures(answers) for name, answers in asked.items()}).round(3)
 
 # %% [markdown] lang="en"
@@ -359,7 +360,8 @@ pd.DataFrame({name: figures(answers) for name, answers in asked.items()}).round(
 # %%
 chat = [{"role": "user", "content": questions[0]["prompt"]}]
 templated = AutoTokenizer.from_pretrained(merged.folder).apply_chat_template(chat, tokenize=False)
-print(templated, templated == QUESTION.format(questions[0]["prompt"]), sep="\n")
+template_agrees = templated == QUESTION.format(questions[0]["prompt"])
+print(f"{templated}\nthe same: {template_agrees}")
 
 # %% [markdown] lang="en"
 # **Stage 4, DPO**, with a new and smaller adapter, rank 4: it has less to learn.
@@ -519,15 +521,40 @@ report.summary(
     dpo_margin=dpo.held_out()["margins"].iloc[-1],
     dpo_accuracy=dpo.held_out()["accuracies"].iloc[-1],
     **flat,
-    size_16bit=sizes["after DPO"],
+    template_agrees=template_agrees,
+    size_before=sizes["after DPO"],
     size_4bit=sizes["GPTQ, 4 bits"],
-    same_as_16bit=same,
+    same_as_before_4bit=same,
     seconds=sum(stage.seconds for stage in (pt, sft, merged, dpo, final, gptq)),
     server_seconds=server.seconds,
 )
 
 # %% [markdown] lang="en"
 # ## 10 · When it goes wrong
+#
+# | what you see | why | what to do |
+# |---|---|---|
+# | a stage fails at once with `Some keys are not used` | a key is misspelt, or belongs to an older version | compare with the table in section 6; the message names the key |
+# | `Output directory already exists and is not empty` | LLaMA-Factory neither overwrites nor mixes | a new `output_dir`, or delete the old one (this lesson's `run` does) |
+# | loss falls, but the served model talks nonsense | another `template` in the API's YAML than in training | the same line in every file; print the rendered prompt |
+# | DPO starts with a margin that is not 0 | `adapter_name_or_path` without merging first: the reference is the base | merge, then DPO on the merged model |
+# | `Cannot find satisfying example` in GPTQ | no calibration text is longer than `export_quantization_maxlen` | join texts, or lower that number |
+# | `in_features must be divisible by group_size` | GPTQ takes groups of 128 weights | another model; there is no key for it |
+# | the server is killed while it loads | no memory left: the notebook still holds a model | `del model`, `memory.free()`, then start it |
+#
+# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. The margin will be nine times as wide. And the answers? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 一启动就报 `Some keys are not used` | 键写错了，或者是旧版本的键 | 对照第 6 节的表；报错里写着是哪个键 |
+# | `Output directory already exists and is not empty` | LLaMA-Factory 既不覆盖也不混写 | 换一个 `output_dir`，或删掉旧的（本课的 `run` 会替你删） |
+# | 损失降了，服务出来的模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示打印出来看 |
+# | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
+# | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |
+# | `in_features must be divisible by group_size` | GPTQ 按 128 个权重一组来算 | 换模型；没有键可以改它 |
+# | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `del model`、`memory.free()`，再启动 |
+#
+# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。间隔会变成九倍。回答呢？（先猜一猜，数字在讲解里。）

@@ -324,9 +324,9 @@ def _json_lines(folder: Path) -> list[dict[str, Any]]:
 
 def _end(log: Path, lines: int = 12) -> str:
     """The last lines of a log without its progress bars, and its path."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_bytes().decode(errors="replace")  # as bytes: reading as text would turn each \r into a new line
     said = [line.rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip()]
-    return f"Its last lines:\n{chr(10).join(said[-lines:])}\nThe whole log: {log}"
+    return "\n".join(["Its last lines:", *said[-lines:], f"The whole log: {log}"])
 
 
 def _free_port() -> int:

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers import llamafactory
+from helpers import llamafactory, nano
 from helpers.data import DataError
 from helpers.environments import Environment
 from helpers.runtime import Stop, root
 
+REAL = root().parent / "shared" / "data" / "medical_sft_1k.jsonl"
 LESSON = root() / "lessons" / "12_llamafactory"
 # Stands for llamafactory-cli; what it does stands in the YAML under `does`.
 COMMAND = """#!{python}
@@ -305,3 +306,49 @@ def test_the_entries_are_made_of_the_notes_facts_and_stand_once() -> None:
     corpus = (root() / "data_samples" / "corpus_medical_zh.txt").read_text(encoding="utf-8")
     assert not [text for text in texts if text in corpus]
     assert textwrap.dedent(texts[0]) == texts[0]
+
+
+@pytest.mark.notebook  # half a minute, and the environment
+@pytest.mark.nano
+@pytest.mark.skipif(not REAL.exists(), reason=f"needs the public test data in {REAL}")
+def test_sft_learns_from_real_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = llamafactory.load_instructions(str(REAL)).to_list()
+    assert "1,000 dialogues" in capsys.readouterr().out
+    for name, part in {"rows": rows[40:340], "held_out": rows[:40]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(part, ensure_ascii=False), encoding="utf-8")
+    info = {name: {"file_name": f"{name}.json"} for name in ("rows", "held_out")}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    text = f"""
+stage: sft
+model_name_or_path: {nano.build("nano/bloom-medical")}
+template: default
+finetuning_type: lora
+lora_target: query_key_value
+lora_rank: 8
+dataset_dir: {tmp_path}
+dataset: rows
+eval_dataset: held_out
+cutoff_len: 256
+do_train: true
+bf16: false
+per_device_train_batch_size: 4
+per_device_eval_batch_size: 4
+max_steps: 75
+learning_rate: 1.0e-2
+lr_scheduler_type: cosine
+logging_steps: 1
+save_strategy: "no"
+eval_strategy: steps
+eval_steps: 75
+eval_on_start: true
+report_to: none
+output_dir: {tmp_path}/out
+"""
+    stage = llamafactory.run(llamafactory.environment(), "train", llamafactory.write(tmp_path / "sft.yaml", text))
+    loss, held_out = stage.losses(), stage.held_out()["loss"]
+    print(
+        f"{len(rows)} rows, loss {loss.head(5).mean():.2f} to {loss.tail(5).mean():.2f}, held out {held_out.to_dict()}"
+    )
+    assert len(loss) == 75
+    assert loss.tail(5).mean() < 0.9 * loss.head(5).mean()  # hardly a word of these rows has it ever read
+    assert held_out.iloc[-1] < 0.85 * held_out.iloc[0]

@@ -539,10 +539,10 @@ report.summary(
 # | loss falls, but the served model talks nonsense | another `template` in the API's YAML than in training | the same line in every file; print the rendered prompt |
 # | DPO starts with a margin that is not 0 | `adapter_name_or_path` without merging first: the reference is the base | merge, then DPO on the merged model |
 # | `Cannot find satisfying example` in GPTQ | no calibration text is longer than `export_quantization_maxlen` | join texts, or lower that number |
-# | `in_features must be divisible by group_size` | GPTQ takes groups of 128 weights | another model; there is no key for it |
+# | GPTQ stops with `index 0 is out of bounds` | it takes groups of 128 weights, and a layer's width is no multiple | another model; there is no key for it |
 # | the server is killed while it loads | no memory left: the notebook still holds a model | `del model`, `memory.free()`, then start it |
 #
-# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. The margin will be nine times as wide. And the answers? (Guess first; the reading has the figures.)
+# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. The margin will be about seven times as wide. And the answers? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -554,7 +554,7 @@ report.summary(
 # | 损失降了，服务出来的模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示打印出来看 |
 # | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
 # | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |
-# | `in_features must be divisible by group_size` | GPTQ 按 128 个权重一组来算 | 换模型；没有键可以改它 |
+# | GPTQ 报 `index 0 is out of bounds` | 它按 128 个权重一组来算，有一层的宽度不是 128 的倍数 | 换模型；没有键可以改它 |
 # | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `del model`、`memory.free()`，再启动 |
 #
-# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。间隔会变成九倍。回答呢？（先猜一猜，数字在讲解里。）
+# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。间隔会变成七倍左右。回答呢？（先猜一猜，数字在讲解里。）

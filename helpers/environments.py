@@ -112,7 +112,7 @@ def _make(
     own = sum(size for size, links in sizes if links == 1)
     print(
         f"made in {time.perf_counter() - began:.0f} s: {sum(size for size, _ in sizes) / GB:.1f} GB, "
-        f"{own / GB:.1f} GB of it new on the disk",
+        f"{own / GB:.1f} GB of it not shared with uv's cache",
         flush=True,
     )
 

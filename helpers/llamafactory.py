@@ -264,7 +264,8 @@ def _process(
     env: Environment, verb: str, file: Path, settings: Mapping[str, Any], log: Path, own: Mapping[str, str]
 ) -> Iterator[subprocess.Popen]:
     """The stage's process, with all that it starts; ended at the latest when the block ends."""
-    variables = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT} | SETTINGS | dict(own)
+    ours = {name: value for name, value in os.environ.items() if name not in NOT_FOR_IT}
+    variables = SETTINGS | ours | dict(own)
     variables.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several it would start torchrun; that is lesson 13
     if Path(settings["model_name_or_path"]).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"  # it has all that it needs, and shall not wait for a network
@@ -285,13 +286,18 @@ def _process(
 
 def _stop(process: subprocess.Popen) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, number)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            _ended(process, within=10)
+
+
+def _ended(process: subprocess.Popen, within: float) -> bool:
+    """Whether the process ends in so many seconds."""
+    try:
+        process.wait(timeout=within)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _watch(process: subprocess.Popen, name: str, folder: Path) -> None:
@@ -299,8 +305,7 @@ def _watch(process: subprocess.Popen, name: str, folder: Path) -> None:
     from tqdm.auto import tqdm
 
     bar = None
-    while process.poll() is None:
-        time.sleep(0.5)
+    while not _ended(process, within=0.5):
         entries = _json_lines(folder)
         if not entries:
             continue

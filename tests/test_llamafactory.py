@@ -9,7 +9,7 @@ import os
 import re
 import textwrap
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import yaml
 from helpers import llamafactory, nano
 from helpers.data import DataError
 from helpers.environments import Environment
+from helpers.nano import bloom
 from helpers.runtime import Stop, root
 
 REAL = root().parent / "shared" / "data" / "medical_sft_1k.jsonl"
@@ -352,3 +353,38 @@ output_dir: {tmp_path}/out
     assert len(loss) == 75
     assert loss.tail(5).mean() < 0.9 * loss.head(5).mean()  # hardly a word of these rows has it ever read
     assert held_out.iloc[-1] < 0.85 * held_out.iloc[0]
+
+
+@pytest.fixture(scope="module")
+def tiny_bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Bloom of the recipe's make, too small to know anything."""
+    small = {"hidden": 64, "heads": 1, "layers": 1, "steps": 2, "batch": 2, "length": 16}
+    folder = tmp_path_factory.mktemp("bloom") / "tiny"
+    bloom.make(folder, replace(bloom.BLOOM_MEDICAL, **small))
+    return folder
+
+
+def test_the_nano_bloom_is_a_bloom(tiny_bloom: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_bloom), AutoTokenizer.from_pretrained(tiny_bloom)
+    assert type(model).__name__ == "BloomForCausalLM"
+    assert {name.split(".")[-2] for name in model.state_dict() if "self_attention" in name} == {
+        "query_key_value",
+        "dense",
+    }
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", "<pad>")
+    assert tokenizer.chat_template is None and len(tokenizer) == bloom.BLOOM_MEDICAL.vocabulary
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == tokenizer("</s>")["input_ids"][0]
+    assert tokenizer.decode(tokenizer("头痛 12 Assistant:")["input_ids"]) == "头痛 12 Assistant:"
+
+
+def test_gptq_can_take_the_nano_bloom_apart_into_groups() -> None:
+    assert bloom.BLOOM_MEDICAL.hidden % 128 == 0 and bloom.BLOOM_MEDICAL.hidden != 128
+
+
+def test_none_of_the_pairs_questions_is_read_by_the_nano_bloom() -> None:
+    read = "".join((root() / name).read_text(encoding="utf-8") for name in bloom.BLOOM_MEDICAL.corpus)
+    pairs = json.loads((root() / "data_samples" / "preferences_sharegpt.json").read_text(encoding="utf-8"))
+    assert not [pair for pair in pairs if pair["conversations"][0]["value"] in read]

@@ -119,7 +119,7 @@ print(texts[0][:300])
 rows = {
     "pt": [{"text": text} for text in texts],
     "sft": instructions.to_list()[:ROWS],
-    "dpo": [pair | {"prompt": pair["prompt"][-1]["content"]} for pair in pairs],
+    "dpo": [pair | {"prompt": "\n".join(turn["content"] for turn in pair["prompt"])} for pair in pairs],
 }
 for name, kind in rows.items():
     for part, chosen in {name: kind[HELD_OUT:], f"{name}_held_out": kind[:HELD_OUT]}.items():

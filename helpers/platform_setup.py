@@ -63,7 +63,7 @@ def setup() -> None:
         raise NotInstalled(_local_text(problems))
     print(f"To be installed on {where.title()}: {'; '.join(problems.values())}.")
     with tempfile.TemporaryDirectory() as work:
-        command, plan = resolve(uv_command(_find_uv(), Path(work)), Path(work))
+        command, plan = resolve(uv_command(find_uv(), Path(work)), Path(work))
         print(describe_plan(plan))
         replaced_in_use = loaded(name for name, (old, _) in plan.items() if old)
         if plan:
@@ -196,7 +196,7 @@ def _distribution(name: str, site: Path | None = None) -> metadata.Distribution 
     return next(iter(metadata.distributions(name=name, path=[str(site)] if site else sys.path)), None)
 
 
-def _find_uv() -> str:
+def find_uv() -> str:
     """The platform's uv, or the one that this installs: a single file of about 20 MB."""
     if found := shutil.which("uv"):
         return found

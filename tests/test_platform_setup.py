@@ -77,7 +77,7 @@ def installer(monkeypatch):
     """The platform setup with nothing real under it."""
     stand_in = Installer()
     monkeypatch.setattr(platform_setup, "_run", stand_in)
-    monkeypatch.setattr(platform_setup, "_find_uv", lambda: "uv")
+    monkeypatch.setattr(platform_setup, "find_uv", lambda: "uv")
     monkeypatch.setattr(platform_setup, "_loaded_before", [])
     return stand_in
 
@@ -289,7 +289,7 @@ def test_uv_is_installed_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(platform_setup.shutil, "which", lambda name: None)
     monkeypatch.setattr(platform_setup, "version", lambda name: None)
     monkeypatch.setitem(sys.modules, "uv", types.SimpleNamespace(find_uv_bin=lambda: "/somewhere/uv"))
-    assert platform_setup._find_uv() == "/somewhere/uv"
+    assert platform_setup.find_uv() == "/somewhere/uv"
     assert run.commands[0][1:4] == ["-m", "pip", "install"] and "--require-hashes" in run.commands[0]
 
 

@@ -15,10 +15,10 @@ import sys
 from PIL import Image
 
 from helpers.runtime import root
-from tools.samples import alpaca, forms, gsm8k, medical, medical_o1, odometer, preferences, s1k, town, web
+from tools.samples import alpaca, encyclopedia, forms, gsm8k, medical, medical_o1, odometer, preferences, s1k, town, web
 
 OUT = root() / "data_samples"
-PARTS = [alpaca, forms, gsm8k, medical, medical_o1, odometer, preferences, s1k, town, web]
+PARTS = [alpaca, encyclopedia, forms, gsm8k, medical, medical_o1, odometer, preferences, s1k, town, web]
 
 
 def contents() -> dict[str, bytes]:

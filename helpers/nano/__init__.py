@@ -26,6 +26,7 @@ from filelock import FileLock
 from helpers.nano import (
     adapter,
     arithmetic,
+    bloom,
     judge,
     medical,
     medical_sft,
@@ -55,6 +56,7 @@ NANO: dict[str, Recipe] = {
     "nano/qwen2-town": town.QWEN2_TOWN,
     "nano/qwen2_5_vl": vl.QWEN2_5_VL,
     "nano/qwen2-running": running.QWEN2_RUNNING,
+    "nano/bloom-medical": bloom.BLOOM_MEDICAL,
 }
 """Every nano model by the name that a notebook gives as MODEL."""
 

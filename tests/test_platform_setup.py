@@ -84,7 +84,7 @@ def installer(monkeypatch):
 
 def at(monkeypatch, platform, problems):
     monkeypatch.setattr(runtime, "platform_name", lambda: platform)
-    monkeypatch.setattr(platform_setup, "unmet", lambda deep=True, site=None: dict(problems))
+    monkeypatch.setattr(platform_setup, "unmet", lambda deep=True, site=None, extra="": dict(problems))
 
 
 # --- the plan for Colab ---

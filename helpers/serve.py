@@ -157,8 +157,9 @@ def find_vllm(engine: str = "vllm") -> str:
         if shutil.which(engine):
             return str(Path(shutil.which(engine)).absolute())
         raise ServerFailed(f"ENGINE {engine!r} is no program. Use {', '.join(map(repr, ENGINES))} or the path of vllm.")
-    places = [runtime.root() / ".vllm" / "bin", Path(sys.executable).parent]
-    found = shutil.which("vllm", path=os.pathsep.join([*map(str, places), os.environ.get("PATH", "")]))
+    places = [str(runtime.root() / ".vllm" / "bin"), str(Path(sys.executable).parent)]
+    places += filter(None, os.environ.get("PATH", "").split(os.pathsep))  # an empty one would be the current folder
+    found = shutil.which("vllm", path=os.pathsep.join(places))
     if not found:
         raise ServerFailed(f"vLLM is not installed. {INSTALL} Or set ENGINE = 'transformers', which needs no GPU.")
     return found

@@ -7,6 +7,7 @@ everything that it has started.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -28,21 +29,26 @@ def guard(command: list[str]) -> int:
         closed.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    family: dict[int, psutil.Process] = {}
     while server.poll() is None and not closed.wait(0.2):
-        family |= descendants(server.pid)  # a child whose parent has died can no longer be found through it
-    family |= descendants(server.pid)
-    end(list(family.values()))
+        pass
+    end(list(descendants(server.pid).values()))
     return 0 if closed.is_set() else server.wait()
 
 
 def descendants(pid: int) -> dict[int, psutil.Process]:
-    """The process and all that it has started, by their ids; empty when it is gone."""
+    """The process `pid`, all that it has started, and what is left of its session; by process id."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == pid:  # also a child whose parent has died
+                found[process.pid] = process
+        except (OSError, AttributeError):  # gone, or a system without sessions
+            continue
     try:
         top = psutil.Process(pid)
-        return {process.pid: process for process in (top, *top.children(recursive=True))}
+        return found | {process.pid: process for process in (top, *top.children(recursive=True))}
     except psutil.NoSuchProcess:
-        return {}
+        return found
 
 
 def end(processes: list[psutil.Process], grace: float = GRACE) -> None:

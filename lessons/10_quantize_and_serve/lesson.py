@@ -293,7 +293,7 @@ recipes = {"rtn": (QuantizationModifier, None), "random": (GPTQModifier, "random
 
 
 def quantize(name):
-    """Write the model's 4-bit twin; returns the layer of section 6 as the library made it."""
+    """Write the model's 4-bit twin into a folder of that name."""
     modifier, text = recipes[name]
     model = AutoModelForCausalLM.from_pretrained(merged, dtype="auto")
     weights = QuantizationArgs(num_bits=BITS, group_size=GROUP_SIZE, strategy="group", symmetric=True)
@@ -301,29 +301,23 @@ def quantize(name):
     recipe = modifier(config_groups={"all": scheme}, ignore=["lm_head"])
     calibrate = {"dataset": texts[text], "num_calibration_samples": len(calibration)} if text else {}
     oneshot(model=model, recipe=recipe, max_seq_length=MAX_SEQ_LENGTH, **calibrate)
-    made = model.model.layers[0].mlp.down_proj.weight.detach().clone()
     model.save_pretrained(output / name, save_compressed=True)
     tokenizer.save_pretrained(output / name)
-    return made
 
 
 # %%
-made, costs = {}, {}
+costs = {}
 for name in recipes:
     with memory.track() as costs[name]:
-        made[name] = quantize(name)
+        quantize(name)
     memory.free()
-by_library = {name: output_error(weight.to(W.device)) for name, weight in made.items()}
-pd.DataFrame({"output error of the layer": by_library, "seconds": {name: cost.seconds for name, cost in costs.items()}})
+    print(f"{name}: {costs[name]}")
+print((output / "gptq" / "recipe.yaml").read_text(encoding="utf-8"))
 
 # %% [markdown] lang="en"
-# The same order as yours, near your figures. (The library takes the columns in order of importance, and its inputs come through a quantized attention.)
-#
 # `torchao`, PyTorch's own, quantizes a model in memory with one call. This is RTN again; its merit is that it needs no data and compiles well.
 
 # %% [markdown] lang="zh"
-# 次序和你手算的一样，数值也接近。（库里是按重要程度排列处理的，而且它的输入先经过了量化后的注意力层。）
-#
 # `torchao` 是 PyTorch 自家的库，一次调用就把内存里的模型量化好。它做的还是 RTN；好处是不需要数据，和 `torch.compile` 配合得好。
 
 # %%
@@ -339,19 +333,20 @@ torchao_figures
 # %% [markdown] lang="en"
 # ## 8 · After
 #
-# `bits` counts what the quantized matrices take in the file, scales included. `same` is the share of greedy answers that did not change by a single character.
+# `layer` is section 6's layer as the library made it, measured with your `output_error`. (It takes the columns in another order, the important ones first.) `bits` counts what the quantized matrices take in the file, scales included. `same` is the share of greedy answers that did not change by a single character.
 
 # %% [markdown] lang="zh"
 # ## 8 · 量化之后
 #
-# `bits` 是被量化的矩阵在文件里平均每个权重占的比特数，缩放系数也算在内。`same` 是贪心解码的回答一个字都没变的比例。
+# `layer` 是第 6 节那一层，由库来量化，再用你写的 `output_error` 去量。（库里处理各列的次序不同，重要的先来。）`bits` 是被量化的矩阵在文件里平均每个权重占的比特数，缩放系数也算在内。`same` 是贪心解码的回答一个字都没变的比例。
 
 # %%
-figures = {"16bit": export.size_on_disk(merged) | damage(reference) | {"same": 1.0}}
+figures = {"16bit": {"layer": 0.0} | export.size_on_disk(merged) | damage(reference) | {"same": 1.0}}
 for name in recipes:
     model = read(output / name)
     same = [one == other for one, other in zip(answers(model), answers_16bit)]
-    figures[name] = export.size_on_disk(output / name) | damage(model) | {"same": sum(same) / len(same)}
+    figures[name] = {"layer": output_error(model.model.layers[0].mlp.down_proj.weight.detach())}
+    figures[name] |= export.size_on_disk(output / name) | damage(model) | {"same": sum(same) / len(same)}
     del model
     memory.free()
 figures["torchao"] = torchao_figures
@@ -364,7 +359,7 @@ pd.DataFrame(figures).T.round(4)
 # 把显存腾出来，后面要给服务用。
 
 # %%
-reference = layer = H = H_held_out = W = scale = made = None
+reference = layer = H = H_held_out = W = scale = None
 memory.free()
 
 # %% [markdown] lang="en"
@@ -542,6 +537,7 @@ report.summary(
     by_hand_rtn=by_hand["round to nearest"],
     by_hand_random=by_hand["GPTQ, random tokens"],
     by_hand_gptq=by_hand["GPTQ, calibration text"],
+    layer_gptq=figures["gptq"]["layer"],
     bits_gptq=figures["gptq"]["bits"],
     **{f"size_{name}": figures[name]["MiB"] for name in ("16bit", *recipes)},
     **{f"perplexity_{name}": of["perplexity"] for name, of in figures.items()},
@@ -572,7 +568,7 @@ report.summary(
 # | out of memory though the GPU should be free | the notebook still holds a model | the cell before section 9; or restart the kernel |
 # | `group_size` does not divide | a layer's width is no multiple of it | a smaller `GROUP_SIZE`: 64 or 32 |
 # | 4 bits, and worse than RTN | calibration text in another template or language | print a row of it, as section 4 does |
-# | smaller, but not faster | no 4-bit kernel: transformers unpacks at every step | vLLM; its log names the kernel |
+# | smaller on disk, but neither in memory nor faster | transformers unpacks the weights as it loads them | vLLM, which computes from 4 bits; its log names the kernel |
 # | answers differ from section 8's | another template, or sampling by default | send `temperature`; compare the prompt's tokens in `usage` |
 # | throughput stops growing | compute or KV cache is full; requests queue | look at `first token`; more `gpu-memory-utilization` |
 #
@@ -588,7 +584,7 @@ report.summary(
 # | GPU 应该是空的，却报显存不足 | 笔记本里还留着模型 | 运行第 9 节前面那格，或者重启内核 |
 # | `group_size` 除不尽 | 某一层的宽度不是它的倍数 | 把 `GROUP_SIZE` 改小：64 或 32 |
 # | 量化后比 RTN 还差 | 校准文本的模板或语言不对 | 像第 4 节那样打印一条看看 |
-# | 变小了，却没变快 | 没有 4 比特内核，transformers 每步都要先解包 | 用 vLLM，日志里写着它用的内核 |
+# | 文件小了，显存没省，也没变快 | transformers 加载时就把权重解包回 16 位 | 用 vLLM，它直接拿 4 比特算，日志里写着用的是哪个内核 |
 # | 回答和第 8 节不一样 | 模板不同，或者默认开了采样 | 请求里写明 `temperature`；对照 `usage` 里提示词的 token 数 |
 # | 吞吐量上不去了 | 算力或 KV 缓存用满，请求在排队 | 看 `first token` 那一列；调大 `gpu-memory-utilization` |
 #

@@ -37,12 +37,11 @@ def chat_page(
         if title:
             gr.Markdown(f"## {title}")
         with gr.Row():
-            columns = {name: gr.Chatbot(label=name, height=420) for name in servers}
-        question = gr.Textbox(label="?", placeholder=examples[0] if examples else "", submit_btn=True)
+            columns = {name: gr.Chatbot(label=name, height=420, buttons=["copy"]) for name in servers}
+        question = gr.Textbox(show_label=False, placeholder=examples[0] if examples else "", submit_btn=True)
         if examples:
             gr.Examples(list(examples), question)
-        clear = gr.ClearButton([question, *columns.values()])
-        del clear
+        gr.ClearButton([question, *columns.values()])
         for name, server in servers.items():
             question.submit(answering(server, max_tokens, temperature), [question, columns[name]], columns[name])
         question.submit(lambda: "", None, question, queue=False)

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# A tuned model in a notebook serves one person. Here it becomes a service: a quarter of the size, behind the same HTTP API as OpenAI's, answering many people at once. Each step is measured, because each one can cost quality or speed.
+# A tuned model in a notebook serves one person. Here it becomes a service: about a third of the size, behind the same HTTP API as OpenAI's, answering many people at once. Each step is measured, because each one can cost quality or speed.
 #
 # **For** those who have a model worth serving: from lesson 02, 09, or the Hub.
 # **At the end you have** GPTQ done by hand on one layer and by a library on the whole model, a table of size, perplexity and damage for four ways to get to 4 bits, a server that you call from Python, from the command line and from a chat page, and a plot of what happens when eight people ask at once.
@@ -9,7 +9,7 @@
 # parameters → machine → data → load → before → by hand → quantize → after → serve.
 
 # %% [markdown] lang="zh"
-# 模型训好了，留在笔记本里只能自己用。这一课把它变成一个服务：体积压到四分之一左右，接口和 OpenAI 的一样，很多人可以同时问。每一步都要实测，因为每一步都可能丢质量、丢速度。
+# 模型训好了，留在笔记本里只能自己用。这一课把它变成一个服务：体积压到三分之一左右，接口和 OpenAI 的一样，很多人可以同时问。每一步都要实测，因为每一步都可能丢质量、丢速度。
 #
 # **适合谁**：手里有个想部署的模型，第 02、09 课训的，或者 Hub 上的都行。
 # **学完你会得到**：亲手在一层上做一遍 GPTQ，再用现成的库量化整个模型；一张表，比较四种 4 比特做法的体积、困惑度和损伤；一个服务，能从 Python、命令行和聊天页面去调用；还有一张图，看八个人同时提问会怎样。
@@ -572,7 +572,7 @@ report.summary(
 # | answers differ from section 8's | another template, or sampling by default | send `temperature`; compare the prompt's tokens in `usage` |
 # | throughput stops growing | compute or KV cache is full; requests queue | look at `first token`; more `gpu-memory-utilization` |
 #
-# **Now you:** set `BITS = 3` (in memory and in the tables; vLLM serves it, too). Which column of section 8 moves most?
+# **Now you:** set `BITS = 3` and run up to section 8. Which column moves most, and which way of quantizing holds best? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -588,4 +588,4 @@ report.summary(
 # | 回答和第 8 节不一样 | 模板不同，或者默认开了采样 | 请求里写明 `temperature`；对照 `usage` 里提示词的 token 数 |
 # | 吞吐量上不去了 | 算力或 KV 缓存用满，请求在排队 | 看 `first token` 那一列；调大 `gpu-memory-utilization` |
 #
-# **轮到你了**：把 `BITS` 改成 3（vLLM 一样能跑）。第 8 节的表里，哪一列变化最大？
+# **轮到你了**：把 `BITS` 改成 3，运行到第 8 节。哪一列变化最大，哪种做法最扛得住？（先猜一猜，数字在讲解里。）

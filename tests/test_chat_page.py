@@ -22,13 +22,13 @@ def test_a_question_is_answered_in_both_columns(vllm, tmp_path):  # noqa: F811
             assert not public
             browser.open(address)
             browser.wait("document.querySelector('textarea')")
-            assert "What is new?" in browser.run(PAGE_TEXT) and "tuned, 4 bits" in browser.run(PAGE_TEXT)
-            for asked in ("first question", "the secret one"):
+            browser.wait(f"{PAGE_TEXT}.includes('What is new?') && {PAGE_TEXT}.includes('tuned, 4 bits')")
+            for asked, answered in (("first question", "after heard first question"), ("the secret one", "is refused")):
                 browser.wait("(document.querySelector('textarea').focus(), document.activeElement.value === '')")
                 browser.type(asked)
                 browser.enter()
                 browser.wait(f"{PAGE_TEXT}.includes('before heard {asked}')")
-            browser.wait(f"{PAGE_TEXT}.includes('this one is refused')")
+                browser.wait(f"{PAGE_TEXT}.includes('{answered}')")
             assert "after heard first question" in browser.run(PAGE_TEXT)
             assert "after heard the secret one" not in browser.run(PAGE_TEXT)
             browser.picture(tmp_path / "page.png")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from helpers import platform_setup, runtime
+from tools.build import notebook
+from tools.lessons import load_course
 
 FREEZE = Path(__file__).parent / "data" / "colab-pip-freeze.gpu.txt"
 COLAB_PYTHON = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_35"]
@@ -128,6 +130,16 @@ def test_an_extra_is_asked_for_where_a_lesson_names_it(colab, tmp_path):
     assert any(line.startswith("llmcompressor") for line in wanted)
     with pytest.raises(KeyError):
         platform_setup.project("no-such-extra")
+
+
+def test_every_lessons_extra_is_one_and_its_set_up_cell_asks_for_it():
+    course = load_course()
+    for lesson in course.lessons:
+        extra = lesson.facts["needs"].get("extra", "")
+        assert platform_setup.project(extra)[0][: len(platform_setup.project()[0])] == platform_setup.project()[0]
+        setup_cell = notebook(course, lesson, "en").cells[1].source
+        assert setup_cell.endswith(f'platform_setup.setup("{extra}")' if extra else "platform_setup.setup()")
+    assert "serve" in {lesson.facts["needs"].get("extra") for lesson in course.lessons}
 
 
 def test_the_plan_comes_from_the_command_that_setup_runs(monkeypatch, installer, capsys):

@@ -80,7 +80,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from datasets import Dataset
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import data, export, generation, load, memory, report
 
@@ -255,10 +255,10 @@ def gptq(W, H):
 
 
 # %% [markdown] lang="en"
-# The error of the output, on held-out text, as a share of the output itself:
+# The error of the output, on held-out text, as a share of the output itself. `rtn` rounds to nearest; `random` is GPTQ with an `H` of random tokens, `gptq` with one of calibration text:
 
 # %% [markdown] lang="zh"
-# 在留出文本上，输出误差占输出本身的比例：
+# 在留出文本上，输出误差占输出本身的比例。`rtn` 是就近舍入；`random` 和 `gptq` 都是 GPTQ，`H` 分别来自随机 token 和校准文本：
 
 
 # %%
@@ -269,11 +269,11 @@ def output_error(Q):
 
 
 by_hand = {
-    "round to nearest": output_error(nearest(W, scale)),
-    "GPTQ, random tokens": output_error(gptq(W, H["random"])),
-    "GPTQ, calibration text": output_error(gptq(W, H["text"])),
+    "rtn": output_error(nearest(W, scale)),
+    "random": output_error(gptq(W, H["random"])),
+    "gptq": output_error(gptq(W, H["text"])),
 }
-pd.DataFrame({"output error": by_hand, "of RTN's": {k: v / by_hand["round to nearest"] for k, v in by_hand.items()}})
+pd.DataFrame({"output error": by_hand, "of rtn's": {name: error / by_hand["rtn"] for name, error in by_hand.items()}})
 
 # %% [markdown] lang="en"
 # ## 7 · Quantize the whole model
@@ -312,7 +312,10 @@ for name in recipes:
         quantize(name)
     memory.free()
     print(f"{name}: {costs[name]}")
-print((output / "gptq" / "recipe.yaml").read_text(encoding="utf-8"))
+written = AutoConfig.from_pretrained(output / "gptq").quantization_config  # what a server goes by
+pd.Series(
+    written["config_groups"]["group_0"]["weights"] | {"format": written["format"], "ignore": written["ignore"]}
+).dropna()
 
 # %% [markdown] lang="en"
 # `torchao`, PyTorch's own, quantizes a model in memory with one call. This is RTN again; its merit is that it needs no data and compiles well.
@@ -544,11 +547,10 @@ print("stopped:", serve.refused(server.url) and serve.refused(before.url))
 
 # %%
 batched, single = runs["4 bits"], runs["4 bits, one at a time"]
+places = {"one": 0, "many": -1}  # requests at once: the fewest and the most
 report.summary(
     OUTPUT_DIR,
-    by_hand_rtn=by_hand["round to nearest"],
-    by_hand_random=by_hand["GPTQ, random tokens"],
-    by_hand_gptq=by_hand["GPTQ, calibration text"],
+    **{f"by_hand_{name}": error for name, error in by_hand.items()},
     layer_gptq=figures["gptq"]["layer"],
     bits_gptq=figures["gptq"]["bits"],
     **{f"size_{name}": figures[name]["MiB"] for name in ("16bit", *recipes)},
@@ -561,12 +563,10 @@ report.summary(
     asked=len(questions) * len(AT_ONCE) * len(runs),
     answered=int(sum(run["answered"].sum() for run in runs.values())),
     failed=int(sum(run["failed"].sum() for run in runs.values())),
-    throughput_one=batched["tokens/s"].iloc[0],
-    throughput_many=batched["tokens/s"].iloc[-1],
-    throughput_many_one_at_a_time=single["tokens/s"].iloc[-1],
-    throughput_one_16bit=runs["16 bits"]["tokens/s"].iloc[0],
-    first_token_many=batched["first token p50"].iloc[-1],
-    first_token_many_one_at_a_time=single["first token p50"].iloc[-1],
+    **{f"throughput_{name}": batched["tokens/s"].iloc[place] for name, place in places.items()},
+    **{f"throughput_{name}_one_at_a_time": single["tokens/s"].iloc[place] for name, place in places.items()},
+    **{f"first_token_{name}": batched["first token p50"].iloc[place] for name, place in places.items()},
+    **{f"first_token_{name}_one_at_a_time": single["first token p50"].iloc[place] for name, place in places.items()},
     stopped=bool(serve.refused(server.url) and serve.refused(before.url) and not serve.stop_all()),
 )
 

@@ -33,7 +33,7 @@ lock: setup
 	echo uv | .venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate - -o tools/uv.txt
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-		--group dev -c tools/lock-constraints.txt pyproject.toml -o requirements.txt
+		--extra serve --group dev -c tools/lock-constraints.txt pyproject.toml -o requirements.txt
 	.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--override lessons/12_llamafactory/overrides.txt lessons/12_llamafactory/requirements.in \
 		-o lessons/12_llamafactory/requirements.txt

@@ -17,7 +17,7 @@ import pandas as pd
 from helpers import runtime
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MIB = 2**20
 # Bits a weight in the file. GGUF's are those of an 8B Llama: q4_k_m mixes blocks of 4.5 and 6.5625 bits.
@@ -309,3 +309,54 @@ def upload(folder: Path, repository: str, token: str, private: bool = True) -> s
         raise runtime.Stop(f"{repository} exists and is public. Make it private on the Hub, or set PRIVATE = False.")
     api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload from the course's lesson 06")
     return str(address)
+
+
+def load_16bit(name: str, source: str = "huggingface") -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """A model in 16 bits, its tokenizer, and its base's name; an adapter is merged into its base.
+
+    Trained over a 4-bit base (`…-bnb-4bit`), the adapter is merged into the 16-bit model of the same name: merging into
+    rounded weights would round twice. The base of a model without an adapter is the model itself.
+    """
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from helpers import hub
+
+    folder = hub.resolve_model(name, source)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dtype = torch.float16 if runtime.dtype() == torch.float16 else torch.bfloat16
+    try:
+        trained_on = PeftConfig.from_pretrained(folder).base_model_name_or_path
+    except ValueError:  # how PEFT says that this is no adapter
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer, folder
+    base = hub.resolve_model(trained_on.removesuffix("-bnb-4bit").removesuffix("-unsloth"), source)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder)
+    return model.merge_and_unload(), tokenizer, base
+
+
+def size_on_disk(folder: str | Path) -> dict[str, float]:
+    """Of a saved model: `MiB` of its weights, and `bits` for each weight of the layers' matrices, scales included.
+
+    Reads the headers of the safetensors files alone. Packed 4-bit matrices are counted by the shape stored beside them.
+    """
+    from safetensors import safe_open
+
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"no safetensors in {folder}")
+    stored = weights = 0
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118, it is no dict
+                if ".layers." not in name or not name.endswith(
+                    (".weight", "_packed", "_scale", "_shape", "_zero_point")
+                ):
+                    continue
+                tensor = tensors.get_tensor(name)
+                if name.endswith("weight_shape"):
+                    weights += int(tensor.prod())
+                elif tensor.ndim == 2:
+                    stored += tensor.nbytes
+                    weights += tensor.numel() if name.endswith(".weight") else 0
+    return {"MiB": sum(file.stat().st_size for file in files) / MIB, "bits": 8 * stored / weights}

@@ -47,23 +47,23 @@ class RestartNeeded(runtime.Stop):
     """Packages were replaced that this session has loaded already; the text says how to go on."""
 
 
-def setup() -> None:
+def setup(extra: str = "") -> None:
     """Make the notebook's imports work, or stop with one message that says what to do.
 
-    Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
+    `extra` names what this lesson needs beyond the others, in `[project.optional-dependencies]`. Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
     """
     _raise_on_shell_errors()
     where = runtime.platform_name()
     if _loaded_before:
         raise RestartNeeded(_restart_text(where, _loaded_before))
-    problems = unmet(deep=where != "local")
+    problems = unmet(deep=where != "local", extra=extra)
     if not problems:
         return
     if where == "local":
         raise NotInstalled(_local_text(problems))
     print(f"To be installed on {where.title()}: {'; '.join(problems.values())}.")
     with tempfile.TemporaryDirectory() as work:
-        command, plan = resolve(uv_command(find_uv(), Path(work)), Path(work))
+        command, plan = resolve(uv_command(find_uv(), Path(work), extra=extra), Path(work))
         print(describe_plan(plan))
         replaced_in_use = loaded(name for name, (old, _) in plan.items() if old)
         if plan:
@@ -75,23 +75,24 @@ def setup() -> None:
     print("Installed.")
 
 
-def project() -> tuple[list[str], list[str], str]:
-    """From pyproject.toml: the requirements, uv's overrides of them, and the range of Python versions."""
+def project(extra: str = "") -> tuple[list[str], list[str], str]:
+    """From pyproject.toml: the requirements (with those of `extra`), uv's overrides, the range of Python versions."""
     import tomllib  # new in 3.11, the oldest Python that the course runs on
 
     table = tomllib.loads((runtime.root() / "pyproject.toml").read_text(encoding="utf-8"))
     overrides = table.get("tool", {}).get("uv", {}).get("override-dependencies", [])
-    return table["project"]["dependencies"], overrides, table["project"]["requires-python"]
+    more = table["project"]["optional-dependencies"][extra] if extra else []
+    return table["project"]["dependencies"] + more, overrides, table["project"]["requires-python"]
 
 
-def unmet(deep: bool = True, site: Path | None = None) -> dict[str, str]:
+def unmet(deep: bool = True, site: Path | None = None, extra: str = "") -> dict[str, str]:
     """What is missing or outside its range: name -> the problem in words.
 
     With `deep`, also what Unsloth itself asks for; with `site`, in that folder instead of this Python.
     """
     here = platform.python_version()
     try:
-        wanted, overrides, pythons = project()
+        wanted, overrides, pythons = project(extra)
     except ModuleNotFoundError:
         return {"python": f"Python {here}, needed 3.11 or newer"}
     try:
@@ -123,12 +124,12 @@ def version(name: str, site: Path | None = None) -> str | None:
     return found.version if found else None
 
 
-def uv_command(uv: str, work: Path, site: Path | None = None) -> list[str]:
+def uv_command(uv: str, work: Path, site: Path | None = None, extra: str = "") -> list[str]:
     """The uv command that installs what is missing; its requirement and constraint files are written into `work`.
 
     With `site`, it works on that folder of packages instead of this Python's.
     """
-    wanted, overrides, _ = project()
+    wanted, overrides, _ = project(extra)
     torch_fits = not unmet(deep=False, site=site).keys() & set(TORCH_FAMILY)
     pins = [f"{name}=={have}" for name in (PINNED if torch_fits else ["numpy"]) if (have := version(name, site))]
     # A torch that must move takes its installed family along, in the build that fits the CUDA driver.

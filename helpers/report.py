@@ -255,3 +255,24 @@ def preference_plot(log_history: Log) -> Figure:
         if len(columns) > 1:
             axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def load_plot(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Throughput, latency and time to the first token against requests at once; `runs` by name, from `load.measure`."""
+    figure = Figure(figsize=(13, 3.4), layout="constrained")
+    panels = {
+        "tokens/s, all requests together": ["tokens/s"],
+        "seconds a request (dotted: p95)": ["latency p50", "latency p95"],
+    }
+    panels |= {"seconds to the first token": ["first token p50"]}
+    for (title, columns), axes in zip(panels.items(), figure.subplots(1, len(panels))):
+        for (name, run), color in zip(runs.items(), ("tab:blue", "tab:orange", "tab:green", "tab:red")):
+            for column, style in zip(columns, ("o-", "o:")):
+                axes.plot(run.index, run[column], style, color=color, label=name if style == "o-" else None)
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="requests at once", title=title, ylim=(0, None), xticks=list(run.index))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -304,3 +304,71 @@ def test_nothing_goes_into_a_public_repository_by_mistake(hub, tmp_path) -> None
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_size_on_disk_counts_the_bits_of_the_layers(tmp_path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    plain = {"model.embed_tokens.weight": torch.zeros(50, 128), "model.layers.0.norm.weight": torch.zeros(128)}
+    save_file(
+        plain | {"model.layers.0.up.weight": torch.zeros(64, 128, dtype=torch.bfloat16)}, tmp_path / "a.safetensors"
+    )
+    assert export.size_on_disk(tmp_path)["bits"] == 16
+    packed = {
+        "model.layers.0.up.weight_packed": torch.zeros(64, 128 // 8, dtype=torch.int32),
+        "model.layers.0.up.weight_scale": torch.zeros(64, 2, dtype=torch.bfloat16),
+        "model.layers.0.up.weight_shape": torch.tensor([64, 128]),
+        "model.layers.0.up.bias": torch.zeros(64),
+    }
+    save_file(plain | packed, tmp_path / "a.safetensors")
+    size = export.size_on_disk(tmp_path)
+    assert size["bits"] == 4 + 16 / 64
+    assert size["MiB"] == (tmp_path / "a.safetensors").stat().st_size / 2**20
+    with pytest.raises(FileNotFoundError):
+        export.size_on_disk(tmp_path / "nowhere")
+
+
+@pytest.mark.nano
+def test_an_adapter_is_merged_into_its_16_bit_base(tmp_path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from helpers import nano
+
+    adapter = nano.build("nano/qwen2-medical-sft")
+    merged, tokenizer, base = export.load_16bit("nano/qwen2-medical-sft")
+    assert merged.dtype in (torch.bfloat16, torch.float16) and Path(base) == nano.build("nano/qwen2-medical")
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    apart = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    ids = torch.tensor(
+        [tokenizer("<|im_start|>user\n孩子发烧怎么办？<|im_end|>\n<|im_start|>assistant\n")["input_ids"]]
+    )
+    with torch.no_grad(), apart.disable_adapter():
+        before = apart(input_ids=ids).logits
+    with torch.no_grad():
+        together, beside = merged.float()(input_ids=ids).logits, apart(input_ids=ids).logits
+    assert (together - beside).abs().mean() < 0.1 * (before - beside).abs().mean()
+    _, _, itself = export.load_16bit(base)
+    assert itself == base
+
+
+def test_the_base_of_an_adapter_trained_in_4_bits_is_the_16_bit_model(tmp_path, monkeypatch) -> None:
+    import peft
+
+    from helpers import hub
+
+    asked = []
+    monkeypatch.setattr(hub, "resolve_model", lambda name, source: asked.append(name) or name)
+    monkeypatch.setattr(
+        peft.PeftConfig,
+        "from_pretrained",
+        lambda folder: SimpleNamespace(base_model_name_or_path="unsloth/Qwen2.5-7B-Instruct-unsloth-bnb-4bit"),
+    )
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda folder: None)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda folder, dtype: None)
+    merged = SimpleNamespace(merge_and_unload=lambda: "merged")
+    monkeypatch.setattr(peft.PeftModel, "from_pretrained", lambda model, folder: merged)
+    assert export.load_16bit("adapter") == ("merged", None, "unsloth/Qwen2.5-7B-Instruct")
+    assert asked == ["adapter", "unsloth/Qwen2.5-7B-Instruct"]

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from helpers import platform_setup, runtime
+from tools.build import notebook
+from tools.lessons import load_course
 
 FREEZE = Path(__file__).parent / "data" / "colab-pip-freeze.gpu.txt"
 COLAB_PYTHON = ["--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_35"]
@@ -84,7 +86,7 @@ def installer(monkeypatch):
 
 def at(monkeypatch, platform, problems):
     monkeypatch.setattr(runtime, "platform_name", lambda: platform)
-    monkeypatch.setattr(platform_setup, "unmet", lambda deep=True, site=None: dict(problems))
+    monkeypatch.setattr(platform_setup, "unmet", lambda deep=True, site=None, extra="": dict(problems))
 
 
 # --- the plan for Colab ---
@@ -97,26 +99,47 @@ def test_what_colab_lacks(colab):
     assert "4.0.0, needed" in lacks["datasets"]
 
 
-def test_the_plan_for_colab_keeps_torch_and_numpy(monkeypatch, colab, uv, tmp_path):
+@pytest.mark.parametrize(("extra", "also"), [("", {}), ("serve", {"accelerate": "llmcompressor needs 1.15"})])
+def test_the_plan_for_colab_keeps_torch_and_numpy(monkeypatch, colab, uv, tmp_path, extra, also):
     for name in ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT"):
         monkeypatch.setenv(name, f"/backend-container/containers/{name}")
     monkeypatch.setenv("UV_SYSTEM_PYTHON", "true")
-    command = [*platform_setup.uv_command(uv, tmp_path, colab), *COLAB_PYTHON]
+    command = [*platform_setup.uv_command(uv, tmp_path, colab, extra), *COLAB_PYTHON]
     try:
         command, plan = platform_setup.resolve(command, tmp_path)
     except platform_setup.SetupFailed as failure:
         if re.search(UNREACHABLE, str(failure)):
             pytest.skip("the package index cannot be reached")
         raise
-    assert {name for name, (old, _) in plan.items() if old} == set(REPLACED)
+    assert {name for name, (old, _) in plan.items() if old} == {*REPLACED, *also}
     assert all(new for _, new in plan.values()), "nothing is removed"
     assert not {"torch", "torchvision", "torchaudio", "torchcodec", "triton", "numpy"} & plan.keys()
     assert {"unsloth", "unsloth-zoo", "trl", "bitsandbytes", "xformers"} <= plan.keys()
+    assert ("llmcompressor" in plan) == bool(extra) and not {"openai", "gradio"} & plan.keys()
     # Every package comes in the version that the course was tested with.
     lock = dict(re.findall(r"^([\w.-]+)==([\w.+!-]+)", (runtime.root() / "requirements.txt").read_text(), re.MULTILINE))
     assert {name: new for name, (_, new) in plan.items()} == {name: lock.get(name) for name in plan}
     text = platform_setup.describe_plan(plan, colab)
     assert "datasets 4.0.0 -> " in text and "torch 2.11.0+cu128" in text.splitlines()[-1]
+
+
+def test_an_extra_is_asked_for_where_a_lesson_names_it(colab, tmp_path):
+    assert "llmcompressor" in platform_setup.unmet(site=colab, extra="serve")
+    command = platform_setup.uv_command("uv", tmp_path, colab, "serve")
+    wanted = Path(dict(itertools.pairwise(command))["-r"]).read_text().split("\n")
+    assert any(line.startswith("llmcompressor") for line in wanted)
+    with pytest.raises(KeyError):
+        platform_setup.project("no-such-extra")
+
+
+def test_every_lessons_extra_is_one_and_its_set_up_cell_asks_for_it():
+    course = load_course()
+    for lesson in course.lessons:
+        extra = lesson.facts["needs"].get("extra", "")
+        assert platform_setup.project(extra)[0][: len(platform_setup.project()[0])] == platform_setup.project()[0]
+        setup_cell = notebook(course, lesson, "en").cells[1].source
+        assert setup_cell.endswith(f'platform_setup.setup("{extra}")' if extra else "platform_setup.setup()")
+    assert "serve" in {lesson.facts["needs"].get("extra") for lesson in course.lessons}
 
 
 def test_the_plan_comes_from_the_command_that_setup_runs(monkeypatch, installer, capsys):

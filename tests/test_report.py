@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from helpers import report
@@ -161,3 +162,17 @@ def test_budget_plot_joins_one_budget_turned_up_and_marks_every_kind():
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.1], [20, 0.4], [40, 0.9]]
     assert [text.get_text() for text in axes.texts] == [run["run"] for run in runs]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {run["kind"] for run in runs}
+
+
+def test_load_plot_draws_a_line_for_each_run():
+    def run(*speeds):
+        names = ["tokens/s", "latency p50", "latency p95", "first token p50"]
+        return pd.DataFrame({name: speeds for name in names}, index=[1, 2, 8])
+
+    figure = report.load_plot({"4 bits": run(1, 2, 3), "16 bits": run(4, 5, 6)})
+    speed, latency, first = figure.axes
+    assert [list(line.get_ydata()) for line in speed.lines] == [[1, 2, 3], [4, 5, 6]]
+    assert [len(axes.lines) for axes in figure.axes] == [2, 4, 2]
+    assert list(latency.lines[0].get_xdata()) == [1, 2, 8]
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["4 bits", "16 bits"]
+    assert figure._repr_png_().startswith(b"\x89PNG")

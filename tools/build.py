@@ -28,7 +28,7 @@ sys.path.insert(0, str(root))
 
 from helpers import platform_setup
 
-platform_setup.setup()"""
+platform_setup.setup({extra})"""
 
 WORDS = {
     "en": {
@@ -95,7 +95,7 @@ def build(course: Course) -> list[Path]:
 def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     """One language's notebook of one lesson: head, set-up, then the lesson's own cells."""
     mock = {"OUTPUT_DIR": lesson.trimmed_output(language)} | lesson.trim(language)
-    cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course)]
+    cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course, lesson)]
     for cell in lesson.cells:
         if not cell.is_code:
             if cell.language == language:
@@ -164,9 +164,10 @@ def _badges(course: Course, lesson: Lesson, language: str) -> str:
     return f"{colab} {kaggle}"
 
 
-def _setup_cell(course: Course) -> NotebookNode:
+def _setup_cell(course: Course, lesson: Lesson) -> NotebookNode:
     name = course.repository.split("/")[-1]
-    source = SETUP.format(name=name, branch=course.branch, repository=course.repository)
+    extra = f'"{lesson.facts["needs"]["extra"]}"' if "extra" in lesson.facts["needs"] else ""
+    source = SETUP.format(name=name, branch=course.branch, repository=course.repository, extra=extra)
     return new_code_cell(source, metadata={"cellView": "form", "tags": ["setup"]})
 
 

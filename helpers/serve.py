@@ -1,0 +1,220 @@
+"""A model behind OpenAI's HTTP API on this machine, in a process of its own that always ends.
+
+    server = Server("outputs/10/gptq", engine="vllm")
+    OpenAI(base_url=server.base_url, api_key=server.api_key)
+    server.stop()
+
+The server is stopped when a cell of the notebook fails, when the kernel restarts, ends or is killed, and by `stop`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from helpers import runtime
+
+ENGINES = ("vllm", "transformers")
+INSTALL = (
+    f"In a cell: !uv venv -q .vllm && uv pip install -q --python .vllm vllm=={runtime.VLLM}  (8 GB, once). "
+    "A server is a program of its own, so it may have packages of its own."
+)
+_running: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+class ServerFailed(runtime.Stop):
+    """The server did not start, or ended by itself; the text holds the end of its log."""
+
+
+class Server:
+    """One model, served by `engine` at `url` (only for this machine) until `stop`.
+
+    `engine` is "vllm" (on a GPU), "transformers" (`transformers serve`, anywhere), or the path of a vllm program in
+    another environment. `options` are the engine's own command-line options: {"max-model-len": 2048}; True is a flag.
+    Raises ServerFailed, with the log's end, when it does not answer within `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        engine: str = "vllm",
+        options: Mapping[str, Any] | None = None,
+        *,
+        api_key: str | None = None,
+        port: int = 0,
+        timeout: float = 600,
+        log: str | Path | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.url}/v1"
+        self.model = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+        self.api_key = api_key or "none"  # the client wants one, also where nobody checks it
+        self.engine = engine
+        self.log = Path(log or f"outputs/servers/{self.port}.log").resolve()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if answers(self.url):
+            raise ServerFailed(
+                f"port {self.port} is taken: something answers there. Leave `port` out to get a free one."
+            )
+        self._guard: subprocess.Popen[bytes] | None = None
+        _watch_cells()
+        _running.add(self)
+        began = time.perf_counter()
+        self._start(command(engine, self.model, self.port, options or {}), environment(engine, self.model, api_key))
+        try:
+            self._wait(timeout)
+        except BaseException:  # also when the student interrupts the waiting
+            self.stop()
+            raise
+        self.seconds = time.perf_counter() - began
+        print(f"{Path(self.model).name}: {Path(engine).name} answers at {self.base_url} after {self.seconds:.0f} s")
+
+    def _start(self, command: list[str], env: dict[str, str]) -> None:
+        guard = [sys.executable, str(Path(__file__).with_name("serve_guard.py")), *command]
+        with self.log.open("wb") as log:
+            self._guard = subprocess.Popen(
+                guard, stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, start_new_session=True
+            )
+
+    def _wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not answers(self.url):
+            if not self.alive:
+                raise ServerFailed(f"{self.engine} ended before it answered. The end of its log:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(
+                    f"{self.engine} did not answer in {timeout:.0f} s. The end of its log:\n{self.tail()}"
+                )
+            time.sleep(0.2)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server's process runs."""
+        return self._guard is not None and self._guard.poll() is None
+
+    def tail(self, lines: int = 25) -> str:
+        """The last lines of the server's log."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """End the server and all that it started; a second call does nothing."""
+        if self._guard is None:
+            return
+        self._guard.stdin.close()  # what the guard waits for
+        try:
+            self._guard.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
+        self._guard = None
+        _running.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def stop_all() -> list[str]:
+    """Stop every server that this Python has started; returns their addresses."""
+    stopped = [server.url for server in list(_running) if server.alive]
+    for server in list(_running):
+        server.stop()
+    return stopped
+
+
+def command(engine: str, model: str, port: int, options: Mapping[str, Any]) -> list[str]:
+    """The command line that serves `model`; raises ServerFailed for an engine that is not there."""
+    given = [part for name, value in options.items() for part in _option(name, value)]
+    here = ["--host", "127.0.0.1", "--port", str(port)]
+    if engine == "transformers":
+        return [sys.executable, "-m", "transformers.cli.transformers", "serve", model, *here, *given]
+    return [find_vllm(engine), "serve", model, *here, *given]
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
+
+
+def find_vllm(engine: str = "vllm") -> str:
+    """The vllm program: `engine` itself when it is a path, else `.vllm/bin/vllm` in the course, this Python's, or PATH's."""
+    if engine != "vllm":
+        if shutil.which(engine):
+            return str(Path(shutil.which(engine)).absolute())
+        raise ServerFailed(f"ENGINE {engine!r} is no program. Use {', '.join(map(repr, ENGINES))} or the path of vllm.")
+    places = [str(runtime.root() / ".vllm" / "bin"), str(Path(sys.executable).parent)]
+    places += filter(None, os.environ.get("PATH", "").split(os.pathsep))  # an empty one would be the current folder
+    found = shutil.which("vllm", path=os.pathsep.join(places))
+    if not found:
+        raise ServerFailed(f"vLLM is not installed. {INSTALL} Or set ENGINE = 'transformers', which needs no GPU.")
+    return found
+
+
+def environment(engine: str, model: str, api_key: str | None) -> dict[str, str]:
+    """The server's environment: the key goes here, because a command line can be read by everyone on a machine."""
+    env = dict(os.environ)
+    if Path(model).is_dir():
+        env |= {"HF_HUB_OFFLINE": "1"}  # nothing is to be looked up
+    if engine == "transformers":
+        return env
+    env.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # with it 0.26 waits for a download where there is no network
+    env.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if api_key:
+        env["VLLM_API_KEY"] = api_key
+    return env
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(url: str) -> bool:
+    """Whether a healthy server answers at `url`; proxies are not asked."""
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def refused(url: str) -> bool:
+    """Whether nothing listens at `url` any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
+
+
+def _after_cell(result: Any) -> None:
+    if not result.success and (stopped := stop_all()):
+        print(
+            f"The cell failed, so the server is stopped ({', '.join(stopped)}). Mend it, then start the server again."
+        )
+
+
+def _watch_cells() -> None:
+    """Once: have IPython call `_after_cell`, and the interpreter `stop_all` when it ends."""
+    atexit.unregister(stop_all)
+    atexit.register(stop_all)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+    for callback in list(shell.events.callbacks["post_run_cell"]):
+        if callback.__name__ == _after_cell.__name__ and callback.__module__ == __name__:
+            shell.events.unregister("post_run_cell", callback)
+    shell.events.register("post_run_cell", _after_cell)

@@ -1,0 +1,327 @@
+"""Several GPUs of one host: lesson 01's exported script by DDP, full fine-tuning by FSDP, vLLM by tensor parallelism.
+
+    python -m tools.bench.scale --scratch /tmp/scale                 all of it, on every GPU of this host; no network
+    python -m tools.bench.scale --scratch /tmp/scale --only ddp      a part (ddp, fsdp, tp), added to the record
+    python -m tools.bench.scale --tiny --only ddp,fsdp --out FILE    the same on two CPU processes, to try the script
+
+Weights are random, at real models' shapes; the checkpoint in `--scratch` (15 GB) is kept for the next part. Each case
+runs in processes of its own, and the record is written after each. A case that fails is recorded with its reason:
+`14B on one GPU` is meant to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from helpers import launch
+from helpers.runtime import root
+
+MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
+LIMIT = 280  # seconds a case
+PARTS = ("ddp", "fsdp", "tp")
+TINY = "nano/qwen2"
+
+
+def ddp_cases(gpus: int) -> Iterator[dict[str, Any]]:
+    """Lesson 01 on 1, 2, 4 … GPUs. Strong: eight rows a step, shared. Weak: eight rows a step on each GPU."""
+    count = 1
+    while count <= gpus:
+        for scaling in ("strong", "weak") if count > 1 else ("one",):
+            if scaling == "strong" and 4 % count:
+                continue
+            yield {
+                "part": "ddp",
+                "gpus": count,
+                "scaling": scaling,
+                "accumulation": 4 * (count if scaling == "weak" else 1),
+            }
+        count *= 2
+
+
+def fsdp_cases(gpus: int, tiny: bool = False) -> Iterator[dict[str, Any]]:
+    """All weights trained, 16 bytes a parameter: one GPU, a copy on each (DDP), a share on each (FSDP2)."""
+    small, large = (TINY, TINY) if tiny else ("Qwen2.5-3B", "Qwen2.5-14B")
+    common = {"part": "fsdp", "batch": 2, "length": 64 if tiny else 2048}
+    yield common | {"gpus": 1, "strategy": "one", "model": small}
+    yield common | {"gpus": gpus, "strategy": "ddp", "model": small}
+    yield common | {"gpus": gpus, "strategy": "fsdp", "model": small}
+    if not tiny:
+        yield common | {"gpus": 1, "strategy": "one", "model": large, "batch": 1}
+        yield common | {"gpus": gpus, "strategy": "fsdp", "model": large, "batch": 1}
+
+
+def tp_cases(gpus: int) -> Iterator[dict[str, Any]]:
+    """vLLM with the weights on one GPU, then cut over 2, 4 …; many requests at once, and one alone."""
+    count = 1
+    while count <= gpus:
+        yield {"part": "tp", "gpus": count}
+        count *= 2
+
+
+def write_rows(path: Path, rows: int, words: int = 60) -> Path:
+    """An Alpaca file of random words, the same each time: lengths vary, packing fills the rows."""
+    rng = random.Random(0)
+    vocabulary = ["".join(rng.choices("abcdefghijklmnop", k=rng.randint(2, 7))) for _ in range(2000)]
+
+    def text(n: int) -> str:
+        return " ".join(rng.choices(vocabulary, k=rng.randint(n // 2, n * 3 // 2)))
+
+    content = [{"instruction": text(8), "input": "", "output": text(words)} for _ in range(rows)]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def ddp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
+    """Run the exported script and work out its speed from `run.json`."""
+    script = launch.export(root() / "notebooks" / "en" / "01_alpaca_sft.ipynb", scratch / "train.py")
+    out = scratch / f"ddp_{case['gpus']}_{case['scaling']}"
+    options = {
+        "MODEL": TINY if tiny else str(scratch / MODEL),
+        "DATASET": str(write_rows(scratch / "rows.json", 300 if tiny else 6000)),
+        "OUTPUT_DIR": str(out),
+        "MAX_STEPS": STEPS,
+        "GRADIENT_ACCUMULATION": case["accumulation"],
+        "VRAM_GB": 0,
+        "DISK_GB": 1,
+    }
+    if tiny:
+        options |= {"MAX_SEQ_LENGTH": 256, "LEARNING_RATE": 5e-3}
+    launch.run(
+        launch.torchrun(script, options, processes=case["gpus"]), scratch / f"{out.name}.log", LIMIT, **_environment()
+    )
+    told = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    seconds, tokens = sum(told["seconds"][WARM_UP:]), sum(told["tokens"][WARM_UP:])
+    return {
+        "tokens_per_s": round(tokens / seconds),
+        "seconds_per_step": round(statistics.median(told["seconds"][WARM_UP:]), 3),
+        "tokens_per_step": round(statistics.mean(told["tokens"])),
+        "peak_gib": told["peak_gib"],
+        "losses": [round(loss, 4) for loss in told["losses"]],
+        "same_weights_everywhere": len(set(told["weights"])) == 1,
+    }
+
+
+def fsdp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
+    command = launch.torchrun(Path(__file__), ["--child", json.dumps(case | {"steps": 6})], processes=case["gpus"])
+    log = scratch / f"fsdp_{case['gpus']}_{case['strategy']}_{case['model'].replace('/', '_')}.log"
+    return _last_line(launch.run(command, log, LIMIT, **_environment()))
+
+
+def tp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
+    command = [sys.executable, Path(__file__), "--child", json.dumps(case | {"path": str(scratch / MODEL)})]
+    # vLLM's FlashInfer sampler compiles itself at first use, which wants a network.
+    settings = _environment() | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    return _last_line(launch.run(command, scratch / f"tp_{case['gpus']}.log", LIMIT, **settings))
+
+
+def train_all_weights(case: dict[str, Any]) -> None:
+    """Under torchrun: a few steps of full fine-tuning on random tokens, in mixed precision, with checkpointing."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+
+    cuda, rank = torch.cuda.is_available(), launch.rank()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
+    torch.manual_seed(0)
+    sharded = case["strategy"] == "fsdp"
+    model = _random_model(case["model"], torch.device("meta") if sharded else device)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    if sharded:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        for layer in model.model.layers:
+            fully_shard(layer, mp_policy=policy)
+        fully_shard(model, mp_policy=policy)
+        model.to_empty(device=device)  # each process holds its share of the 32-bit weights
+        for name, weight in model.named_parameters():
+            torch.nn.init.ones_(weight) if "norm" in name else torch.nn.init.normal_(weight, std=0.02)
+        model.model.rotary_emb = type(model.model.rotary_emb)(model.config, device=device)
+    elif case["strategy"] == "ddp":
+        model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    generator = torch.Generator().manual_seed(launch.rank())
+    seconds, losses = [], []
+    for _ in range(case["steps"]):
+        ids = torch.randint(0, 400, (case["batch"], case["length"]), generator=generator).to(device)
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=not sharded):
+            loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # waits for the GPU
+        seconds.append(time.perf_counter() - began)
+    peaks = [torch.cuda.max_memory_allocated(device) / 2**30 if cuda else None]
+    if dist.get_world_size() > 1:
+        everyone: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, peaks[0])
+        peaks = everyone
+    if rank == 0:
+        tokens = case["batch"] * case["length"] * dist.get_world_size()
+        row = {
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "tokens_per_s": round(tokens / statistics.median(seconds[2:])),
+            "seconds_per_step": round(statistics.median(seconds[2:]), 3),
+            "peak_gib": [None if peak is None else round(peak, 2) for peak in peaks],
+            "losses": [round(loss, 4) for loss in losses],
+        }
+        print("\n" + json.dumps(row), flush=True)
+    dist.destroy_process_group()
+
+
+def _random_model(name: str, device: Any) -> Any:
+    """A model with the shape that `name` has, random 32-bit weights, on `device` (meta: no weights yet)."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+    from helpers import hub
+    from helpers.vram import SHAPES
+
+    if name in SHAPES:
+        shape = SHAPES[name]
+        config = Qwen2Config(
+            hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, vocab_size=shape.vocabulary,
+            tie_word_embeddings=shape.tied, use_cache=False,
+        )  # fmt: skip
+    else:
+        config = AutoConfig.from_pretrained(hub.resolve_model(name), use_cache=False)
+    with device:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def serve(case: dict[str, Any]) -> None:
+    """Written tokens a second of vLLM: 256 requests at once, then one alone."""
+    from vllm import LLM, SamplingParams
+
+    began = time.perf_counter()
+    engine = LLM(
+        case["path"], tensor_parallel_size=case["gpus"], dtype="bfloat16", max_model_len=1024, max_num_seqs=256,
+        gpu_memory_utilization=0.85, seed=0, disable_log_stats=True,
+    )  # fmt: skip
+    row: dict[str, Any] = {"seconds_to_start": round(time.perf_counter() - began, 1)}
+    rng = random.Random(0)
+    prompts = [{"prompt_token_ids": [rng.randrange(300, 3000) for _ in range(128)]} for _ in range(256)]
+    for name, asked, tokens in (("many", prompts, 256), ("one", prompts[:1], 256)):
+        plan = SamplingParams(temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+        engine.generate(asked, plan, use_tqdm=False)  # a warm-up
+        began = time.perf_counter()
+        answers = engine.generate(asked, plan, use_tqdm=False)
+        seconds = time.perf_counter() - began
+        row[f"tokens_per_s_{name}"] = round(sum(len(a.outputs[0].token_ids) for a in answers) / seconds, 1)
+    print("\n" + json.dumps(row), flush=True)
+
+
+def efficiency(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Tokens a second on N GPUs over N times those on one: of DDP by scaling and GPUs, of vLLM by load and GPUs."""
+    found = {}
+    one = {row["part"]: row for row in rows if row["gpus"] == 1 and row["part"] != "fsdp" and "error" not in row}
+    for row in rows:
+        if row["gpus"] == 1 or "error" in row or row["part"] not in one:
+            continue
+        keys = {"ddp": ["tokens_per_s"], "tp": ["tokens_per_s_many", "tokens_per_s_one"]}[row["part"]]
+        for key in keys:
+            name = f"{row['part']} {row.get('scaling') or key.removeprefix('tokens_per_s_')} x{row['gpus']}"
+            found[name] = round(row[key] / one[row["part"]][key] / row["gpus"], 3)
+    return found
+
+
+def _environment() -> dict[str, str]:
+    return {"NCCL_NVLS_ENABLE": os.environ.get("NCCL_NVLS_ENABLE", "0")}  # NVLink multicast is not everywhere allowed
+
+
+def _last_line(log: str) -> dict[str, Any]:
+    return json.loads(next(line for line in reversed(log.strip().splitlines()) if line.startswith("{")))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the parts asked for and write the record; 1 when a case failed that should not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/scale.json"))
+    parser.add_argument("--scratch", type=Path, default=Path("outputs/scale"), help="weights and logs")
+    parser.add_argument("--gpus", type=int, help="use so many; default: all of this host")
+    parser.add_argument("--tiny", action="store_true", help="nano models on two CPU processes")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.child:
+        case = json.loads(options.child)
+        serve(case) if case["part"] == "tp" else train_all_weights(case)
+        return 0
+    if unknown := set(options.only.split(",")) - set(PARTS):
+        parser.error(f"--only {unknown.pop()}: there are {', '.join(PARTS)}")
+    gpus = options.gpus or (2 if options.tiny else launch.gpus())
+    if not gpus:
+        parser.error("no GPU here; --tiny tries the script on a CPU")
+    scratch = options.scratch.resolve()
+    scratch.mkdir(parents=True, exist_ok=True)
+    if (
+        not options.tiny
+        and not (scratch / MODEL / "config.json").exists()
+        and {"ddp", "tp"} & set(options.only.split(","))
+    ):
+        code = f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({str(scratch / MODEL)!r}))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    rows = [] if not options.out.is_file() else json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+    parts = {"ddp": ddp_cases(gpus), "fsdp": fsdp_cases(gpus, options.tiny), "tp": tp_cases(gpus)}
+    rows = [row for row in rows if row["part"] not in options.only.split(",")]
+    failed = 0
+    for part in options.only.split(","):
+        for case in parts[part]:
+            began = time.perf_counter()
+            try:
+                measured = {"ddp": ddp, "fsdp": fsdp, "tp": tp}[part](case, scratch, options.tiny)
+            except launch.LaunchFailed as error:
+                memory = "out of memory" in str(error).lower()
+                measured = {"error": "out of memory" if memory else str(error)[-600:]}
+                failed += not (memory and case["gpus"] == 1)
+            rows.append(case | measured | {"wall_seconds": round(time.perf_counter() - began, 1)})
+            print(json.dumps(rows[-1]), flush=True)
+            _write(options.out, rows, gpus, options.tiny)
+    print(f"{len(rows)} cases, {failed} failed: {options.out}")
+    return 1 if failed else 0
+
+
+def _write(path: Path, rows: list[dict[str, Any]], gpus: int, tiny: bool) -> None:
+    import torch
+
+    packages = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "unsloth", "vllm")
+    record = {
+        "subject": "several GPUs of one host: tokens a second, scaling efficiency, memory of each GPU",
+        "date": date.today().isoformat(),
+        "hardware": "CPU" if tiny else f"{gpus} x {torch.cuda.get_device_name(0)}",
+        "model": f"{TINY if tiny else MODEL + chr(39) + 's shape, random weights'}; of the part fsdp, as its rows say",
+        "versions": {name: _version(name) for name in packages},
+        "unit": "tokens with a label a second over all GPUs, after the first steps; GiB allocated by torch, a GPU each",
+        "efficiency": efficiency(rows),
+        "rows": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

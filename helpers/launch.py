@@ -20,7 +20,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.runtime import Stop, root
+from helpers.runtime import NotEnough, Stop, root
 
 ADDED = "  # +"
 """How a line of the script ends that is not in the notebook, or not so."""
@@ -175,6 +175,9 @@ def start(command: Sequence[str], log: str | Path, **environment: str) -> subpro
     paths = [str(root()), *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
     settings.setdefault("OMP_NUM_THREADS", "1")
+    # Else the processes of a restart read the addresses of the dead from torchrun's store, and wait for them
+    # (torch 2.11, several hosts): now the first process opens a store of its own each time.
+    settings.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     with log.open("w", encoding="utf-8") as output:
         return subprocess.Popen(
             [str(part) for part in command],
@@ -209,16 +212,11 @@ def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None)
 
 
 def _told(log: str, lines: int = 25) -> str:
-    """The part of a log that says why: up to its last error message, without torchrun's own report below it."""
-    said = [line for line in log.splitlines() if "torch/distributed/" not in line]
-    errors = [
-        i
-        for i, line in enumerate(said)
-        if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception|Failed|NotEnough)\b", line)
-    ]
-    known = [i for i in errors if "ChildFailedError" not in said[i]]
-    end = known[-1] + 2 if known else len(said)
-    return "\n".join(said[max(0, end - lines) : end])
+    """The part of a log that says why: the last traceback before torchrun's own report, or else what stands there."""
+    own = re.search(r"^[EW]\d{4} .*torch/distributed/", log, re.MULTILINE)
+    said = log[: own.start()] if own else log
+    traceback = said.rfind("Traceback (most recent call last)")
+    return "\n".join(said[max(0, traceback) :].strip().splitlines()[-lines:])
 
 
 def gpus() -> int:
@@ -227,6 +225,54 @@ def gpus() -> int:
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
     return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def cards(processes: int, vram_gb: float = 0) -> list[str]:
+    """Ids of one GPU for each process, for `on`; none when there are fewer, and the processes share the CPU.
+
+    Two processes cannot share a GPU (NCCL refuses), and with `vram_gb` the CPU is no way out: NotEnough.
+    """
+    set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = [str(n) for n in range(gpus())] if set_here is None else [part for part in set_here.split(",") if part]
+    if len(there) >= processes:
+        return there[:processes]
+    if vram_gb > 0:
+        raise NotEnough(
+            f"{processes} processes want a GPU each, and here is {len(there) or 'none'}. Kaggle lends two (Settings > "
+            "Accelerator > GPU T4 x2). Or `course run 13`: the same lesson with a nano model and processes on the CPU."
+        )
+    return []
+
+
+def on(ids: Sequence[str]) -> dict[str, str]:
+    """The environment in which a command sees these GPUs and no other."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
+
+
+def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 300) -> int:
+    """Wait until the file `after` is there, then kill one process that this torchrun started, as a crash would.
+
+    Returns its process id. Raises LaunchFailed when torchrun ended, or `limit` seconds passed, before the file came.
+    """
+    import psutil
+
+    end = time.monotonic() + limit
+    while not Path(after).exists():
+        if process.poll() is not None or time.monotonic() > end:
+            raise LaunchFailed(f"{after} did not appear: look into the log of {shown(process.args)}")
+        time.sleep(0.05)
+    worker = psutil.Process(process.pid).children()[0]
+    worker.kill()
+    return worker.pid
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def take_options(names: MutableMapping[str, Any]) -> None:
@@ -277,6 +323,12 @@ def last_checkpoint(folder: str | Path) -> str | None:
     A process may die while it writes one. The trainer writes `trainer_state.json` last, so a folder without a
     readable one is passed over, and said so.
     """
+    import torch
+
+    # Accelerate calls the device of a process on a CPU `cpu:0`, which torch.load does not know.
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
     for path in sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
@@ -293,7 +345,9 @@ def fingerprint(model: Any) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         if weight.requires_grad:
-            digest.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+            whole = weight.detach()
+            whole = whole.full_tensor() if hasattr(whole, "full_tensor") else whole  # FSDP's shares, put together
+            digest.update(name.encode() + whole.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """Several GPUs of one host: lesson 01's exported script by DDP, full fine-tuning by FSDP, vLLM by tensor parallelism.
 
     python -m tools.bench.scale --scratch /tmp/scale                 all of it, on every GPU of this host; no network
-    python -m tools.bench.scale --scratch /tmp/scale --only ddp      a part (ddp, fsdp, tp), added to the record
+    python -m tools.bench.scale --scratch /tmp/scale --only ddp      a part (ddp, fsdp, trl, tp), added to the record
     python -m tools.bench.scale --tiny --only ddp,fsdp --out FILE    the same on two CPU processes, to try the script
 
 Weights are random, at real models' shapes; the checkpoint in `--scratch` (15 GB) is kept for the next part. Each case
@@ -30,7 +30,7 @@ from helpers.runtime import root
 
 MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
 LIMIT = 280  # seconds a case
-PARTS = ("ddp", "fsdp", "tp")
+PARTS = ("ddp", "fsdp", "trl", "tp")
 TINY = "nano/qwen2"
 
 
@@ -60,6 +60,12 @@ def fsdp_cases(gpus: int, tiny: bool = False) -> Iterator[dict[str, Any]]:
     if not tiny:
         yield common | {"gpus": 1, "strategy": "one", "model": large, "batch": 1}
         yield common | {"gpus": gpus, "strategy": "fsdp", "model": large, "batch": 1}
+
+
+def trl_cases(gpus: int) -> Iterator[dict[str, Any]]:
+    """Lesson 13's fsdp.py under `accelerate launch`: all weights, and QLoRA with the 4-bit weights shared out."""
+    for qlora in (False, True):
+        yield {"part": "trl", "gpus": gpus, "strategy": "qlora" if qlora else "full", "model": MODEL}
 
 
 def tp_cases(gpus: int) -> Iterator[dict[str, Any]]:
@@ -101,6 +107,11 @@ def ddp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
     launch.run(
         launch.torchrun(script, options, processes=case["gpus"]), scratch / f"{out.name}.log", LIMIT, **_environment()
     )
+    return _told(out)
+
+
+def _told(out: Path) -> dict[str, Any]:
+    """Speed and memory from a script's `run.json`."""
     told = json.loads((out / "run.json").read_text(encoding="utf-8"))
     seconds, tokens = sum(told["seconds"][WARM_UP:]), sum(told["tokens"][WARM_UP:])
     return {
@@ -117,6 +128,22 @@ def fsdp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
     command = launch.torchrun(Path(__file__), ["--child", json.dumps(case | {"steps": 6})], processes=case["gpus"])
     log = scratch / f"fsdp_{case['gpus']}_{case['strategy']}_{case['model'].replace('/', '_')}.log"
     return _last_line(launch.run(command, log, LIMIT, **_environment()))
+
+
+def trl(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
+    lesson, out = root() / "lessons" / "13_scale_out", scratch / f"trl_{case['strategy']}"
+    options = {
+        "MODEL": str(scratch / case["model"]),
+        "DATASET": str(write_rows(scratch / "rows.json", 3000)),
+        "OUTPUT_DIR": str(out),
+        "QLORA": case["strategy"] == "qlora",
+        "MAX_STEPS": STEPS,
+        "SAVE": False,
+    }
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(lesson / "fsdp.yaml")]
+    command += ["--num_processes", str(case["gpus"]), str(lesson / "fsdp.py"), *launch.as_options(options)]
+    launch.run(command, scratch / f"{out.name}.log", LIMIT, **_environment())
+    return _told(out)
 
 
 def tp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
@@ -231,7 +258,7 @@ def serve(case: dict[str, Any]) -> None:
 def efficiency(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Tokens a second on N GPUs over N times those on one: of DDP by scaling and GPUs, of vLLM by load and GPUs."""
     found = {}
-    one = {row["part"]: row for row in rows if row["gpus"] == 1 and row["part"] != "fsdp" and "error" not in row}
+    one = {row["part"]: row for row in rows if row["gpus"] == 1 and row["part"] in ("ddp", "tp") and "error" not in row}
     for row in rows:
         if row["gpus"] == 1 or "error" in row or row["part"] not in one:
             continue
@@ -274,21 +301,27 @@ def main(argv: list[str] | None = None) -> int:
     if (
         not options.tiny
         and not (scratch / MODEL / "config.json").exists()
-        and {"ddp", "tp"} & set(options.only.split(","))
+        and {"ddp", "trl", "tp"} & set(options.only.split(","))
     ):
         code = f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({str(scratch / MODEL)!r}))"
         subprocess.run([sys.executable, "-c", code], check=True)
     rows = [] if not options.out.is_file() else json.loads(options.out.read_text(encoding="utf-8"))["rows"]
-    parts = {"ddp": ddp_cases(gpus), "fsdp": fsdp_cases(gpus, options.tiny), "tp": tp_cases(gpus)}
+    parts = {
+        "ddp": ddp_cases(gpus),
+        "fsdp": fsdp_cases(gpus, options.tiny),
+        "trl": trl_cases(gpus),
+        "tp": tp_cases(gpus),
+    }
     rows = [row for row in rows if row["part"] not in options.only.split(",")]
     failed = 0
     for part in options.only.split(","):
         for case in parts[part]:
             began = time.perf_counter()
             try:
-                measured = {"ddp": ddp, "fsdp": fsdp, "tp": tp}[part](case, scratch, options.tiny)
+                measured = {"ddp": ddp, "fsdp": fsdp, "trl": trl, "tp": tp}[part](case, scratch, options.tiny)
             except launch.LaunchFailed as error:
-                memory = "out of memory" in str(error).lower()
+                log = max(scratch.glob("*.log"), key=lambda path: path.stat().st_mtime).read_text(errors="replace")
+                memory = "out of memory" in log.lower()
                 measured = {"error": "out of memory" if memory else str(error)[-600:]}
                 failed += not (memory and case["gpus"] == 1)
             rows.append(case | measured | {"wall_seconds": round(time.perf_counter() - began, 1)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -323,12 +324,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
     A process may die while it writes one. The trainer writes `trainer_state.json` last, so a folder without a
     readable one is passed over, and said so.
     """
-    import torch
-
-    # Accelerate calls the device of a process on a CPU `cpu:0`, which torch.load does not know.
-    torch.serialization.register_package(
-        0, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
-    )
+    _teach_torch_cpu_0()
     for path in sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
@@ -338,6 +334,16 @@ def last_checkpoint(folder: str | Path) -> str | None:
         print(f"going on from step {step}: {path}", flush=True)
         return str(path)
     return None
+
+
+@functools.cache  # torch keeps its rules sorted and cannot take one twice
+def _teach_torch_cpu_0() -> None:
+    """Let `torch.load` put numbers on `cpu:0`, as Accelerate names the device of a process on a CPU."""
+    import torch
+
+    torch.serialization.register_package(
+        1013, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
 
 
 def fingerprint(model: Any) -> str:

@@ -569,10 +569,8 @@ report.summary(
     share_of_weights=shares["holds"].max() / shares["of"].max(),
     sharded_loss_error=(shares["loss"] - shares["loss in one process"]).abs().max(),
     tensor_parallel_error=cut_error,
-    tokens_per_s_one=int(speed["one"]),
     tokens_per_s_two=int(speed["two"]),
     efficiency=efficiency,
-    peak_gib=two["peak_gib"],
 )
 
 # %% [markdown] lang="en"

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from tools.bench import sft, vram
-from tools.lessons import ROOT
+from tools.bench import grpo, records, sft, tables, vram
+from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
 
@@ -45,3 +45,76 @@ def test_rows_have_the_recorded_lengths_and_one_end_each():
     lengths = json.loads((ROOT / "benchmarks" / "alpaca_lengths.json").read_text(encoding="utf-8"))["lengths"]
     assert [len(row) for row in rows] == lengths
     assert all(row[-1] == 2 and 2 not in row[:-1] for row in rows)
+
+
+def test_the_grpo_record_is_of_the_sides_that_the_bench_has_and_of_the_same_work():
+    record = json.loads((RECORDS / "grpo_4_bits_h200.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in record["rows"]] == [side.name for side in grpo.sides(4)]
+    assert {row["tokens_per_step"] for row in record["rows"]} == {grpo.BATCH * grpo.ACCUMULATION * grpo.COMPLETION}
+    assert record["ratios"] == grpo.ratios(record["rows"])
+    assert record["ratios"]["course, vLLM / TRL, generate"] == pytest.approx(23.83 / 5.23, abs=0.02)
+
+
+def test_the_readings_on_grpo_say_what_was_measured():
+    vllm, course, trl = json.loads((RECORDS / "grpo_4_bits_h200.json").read_text(encoding="utf-8"))["rows"]
+    faster = [f"{row['seconds_per_step'] / vllm['seconds_per_step']:.1f}" for row in (course, trl)]
+    start = vllm["start_s"] + vllm["first_step_s"] - course["start_s"] - course["first_step_s"]
+    step = 1 + start / (course["seconds_per_step"] - vllm["seconds_per_step"])
+    assert 5 < step < 6
+    for language, sixth in (("en", "the sixth step"), ("zh", "第六步")):
+        text = (ROOT / f"lessons/04_grpo_gsm8k/reading.{language}.md").read_text(encoding="utf-8")
+        assert all(part in text for part in (*faster, f"{vllm['start_s']:.0f}", sixth))
+
+
+def test_a_record_becomes_a_table_in_either_language():
+    record = {
+        "hardware": "A GPU", "date": "2026-01-02", "versions": {"torch": "2.11"},
+        "rows": [
+            {"name": "second model", "bits": 4, "reference": "second model", "loaded_gib": 5.348, "peak_gib": 1234.5}
+        ],
+    }  # fmt: skip
+    english = tables.table(record, "dpo_memory", "en")
+    assert english.splitlines()[:3] == [
+        "| weights, bits | reference | loaded, GiB | peak, GiB |", "|---|---|---|---|", "| 4 | second model | 5.35 | 1,234.5 |",
+    ]  # fmt: skip
+    assert "A GPU, 2026-01-02; torch 2.11." in english and "benchmarks/records/dpo_memory.json" in english
+    assert "| 4 | 第二个模型 | 5.35 |" in tables.table(record, "dpo_memory", "zh")
+    with pytest.raises(LessonError, match="nobody.json"):
+        tables.table(record, "nobody", "en")
+
+
+def test_every_text_of_a_shown_record_has_its_chinese():
+    for path in RECORDS.glob("*.json"):
+        for start, columns in tables.COLUMNS.items():
+            if path.stem.startswith(start):
+                texts = {row[key] for row in json.loads(path.read_text("utf-8"))["rows"] for key in columns}
+                words = {text for text in texts if isinstance(text, str) and (" " in text)}
+                assert words <= set(tables.CHINESE), path.name
+
+
+def test_a_table_is_written_anew_between_its_marks_and_nothing_else_is_touched():
+    stale = "before\n<!-- record: sft_h200 -->\nold\n<!-- /record -->\nafter\n<!-- record: grpo_4_bits_h200 -->\n<!-- /record -->"
+    text = tables.with_records(stale, "page.md", "en", RECORDS)
+    assert text.startswith("before\n<!-- record: sft_h200 -->\n| one H200 |") and "old" not in text
+    assert "<!-- /record -->\nafter\n<!-- record: grpo_4_bits_h200 -->\n| who writes" in text
+    assert tables.with_records(text, "page.md", "en", RECORDS) == text
+    with pytest.raises(LessonError, match=r"page.md: there is no record 'x'; there are .*sft_h200"):
+        tables.with_records("<!-- record: x -->\n<!-- /record -->", "page.md", "en", RECORDS)
+
+
+def test_a_side_runs_apart_and_a_failing_one_is_said(monkeypatch, tmp_path, capsys):
+    (tmp_path / "side.py").write_text("import json, sys\nprint('noise')\nprint(json.dumps({'got': sys.argv[1:]}))\n")
+    (tmp_path / "broken.py").write_text("raise SystemExit('no memory left')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert records.apart("side", "a", "b c") == {"got": ["--one", "a", "b c"]}
+    assert records.apart("broken") is None
+    assert "FAILED" in (said := capsys.readouterr().out) and "no memory left" in said
+
+
+def test_a_record_says_what_it_was_measured_with(tmp_path, capsys):
+    record = records.new("s", "m", "u", ("torch", "no-such-package"))
+    assert set(record["versions"]) == {"torch"} and record["rows"] == []
+    records.save(record, tmp_path / "deep" / "r.json")
+    assert json.loads((tmp_path / "deep" / "r.json").read_text("utf-8")) == record
+    assert records.verdict(record, 1) == 1 and records.verdict(record, 0) == 0
+    assert "0 of 1 measured" in capsys.readouterr().out

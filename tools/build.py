@@ -1,4 +1,4 @@
-"""Build notebooks/{en,zh}/ and the READMEs' lesson tables from lessons/ and course.toml.
+"""Build notebooks/{en,zh}/, the READMEs' lesson tables, and the readings' tables of what was measured.
 
 Deterministic: the same sources give the same bytes.
 """
@@ -11,6 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tools.bench.tables import with_records
 from tools.lessons import LANGUAGES, Course, Lesson, LessonError
 
 SETUP = """\
@@ -64,7 +65,11 @@ def outputs(course: Course) -> dict[Path, str]:
             text = nbformat.writes(notebook(course, lesson, language), version=4) + "\n"
             texts[course.root / "notebooks" / language / f"{lesson.slug}.ipynb"] = text
         readme = course.root / ("README.md" if language == "en" else f"README.{language}.md")
-        texts[readme] = with_table(readme, table(course, language))
+        pages = {page: page.read_text("utf-8") for page in sorted((course.root / "lessons").glob(f"*/*.{language}.md"))}
+        pages[readme] = with_table(readme, table(course, language))
+        for page, text in pages.items():
+            where = str(page.relative_to(course.root))
+            texts[page] = with_records(text, where, language, course.root / "benchmarks" / "records")
     return texts
 
 

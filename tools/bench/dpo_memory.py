@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tools.bench import records
 
 REFERENCES = ("none: SFT", "second model", "adapter copy", "computed beforehand")
 STEPS, RANK = 3, 16
@@ -104,43 +102,24 @@ def main(argv: list[str] | None = None) -> int:
         path, reference, bits = options.one
         print("\n" + json.dumps(measure(path, reference, int(bits), options.batch, options.length)))
         return 0
-    import torch
-
     from helpers import hub
 
-    packages = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
-    record: dict[str, Any] = {
-        "subject": "peak memory of DPO by where its reference comes from",
-        "date": date.today().isoformat(),
-        "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
-        "model": options.model or f"{MODEL}'s shape, random weights",
-        "versions": {name: metadata.version(name) for name in packages},
-        "unit": "GiB allocated by torch on a GPU (the CUDA context comes on top), resident memory on a CPU",
-        "rows": [],
-    }
-    failed = 0
+    record = records.new(
+        "peak memory of DPO by where its reference comes from",
+        options.model or f"{MODEL}'s shape, random weights",
+        "GiB allocated by torch on a GPU (the CUDA context comes on top), resident memory on a CPU",
+    )
+    wanted = [(bits, reference) for bits in (4, 16) for reference in REFERENCES]
+    sizes = ["--batch", str(options.batch), "--length", str(options.length)]
     with tempfile.TemporaryDirectory() as scratch:
         path = hub.resolve_model(options.model) if options.model else scratch
         if not options.model:
-            code = (
-                f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({path!r}))"
-            )
-            subprocess.run([sys.executable, "-c", code], check=True)
-        for bits in (4, 16):
-            for reference in REFERENCES:
-                command = [sys.executable, "-m", "tools.bench.dpo_memory", "--one", path, reference, str(bits)]
-                command += ["--batch", str(options.batch), "--length", str(options.length)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    failed += 1
-                    print(f"FAILED {bits} bits, {reference}\n{done.stderr[-1500:]}", flush=True)
-                    continue
-                record["rows"].append(json.loads(done.stdout.strip().splitlines()[-1]))
-                print(json.dumps(record["rows"][-1]), flush=True)
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(record['rows'])} cases measured, {failed} failed: {options.out}")
-    return 1 if failed else 0
+            records.random_weights(MODEL, path)
+        for bits, reference in wanted:
+            if row := records.apart("tools.bench.dpo_memory", path, reference, str(bits), *sizes):
+                record["rows"].append(row)
+                records.save(record, options.out)
+    return records.verdict(record, len(wanted))
 
 
 if __name__ == "__main__":

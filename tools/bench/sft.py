@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from helpers.runtime import root
+from tools.bench import records
 
 MODEL, LENGTH, RANK = "Qwen2.5-7B", 2048, 16
 STEPS, WARM_UP = 20, 6  # the first steps compile
@@ -200,37 +197,20 @@ def main() -> int:
     if options.one:
         print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
         return 0
-    import torch
-
-    record: dict[str, Any] = {
-        "subject": "QLoRA SFT, useful tokens a second and peak memory",
-        "date": date.today().isoformat(),
-        "hardware": torch.cuda.get_device_name(0),
-        "model": f"{MODEL}'s shape, random weights in NF4, LoRA r = {RANK}, rows in Alpaca's lengths",
-        "versions": {
-            name: metadata.version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
-        },
-        "unit": "GiB allocated by torch; tokens with a label a second, after the first steps",
-        "rows": [],
-    }
-    failed = 0
+    record = records.new(
+        "QLoRA SFT, useful tokens a second and peak memory",
+        f"{MODEL}'s shape, random weights in NF4, LoRA r = {RANK}, rows in Alpaca's lengths",
+        "GiB allocated by torch; tokens with a label a second, after the first steps",
+    )
+    wanted = list(sides())
     with tempfile.TemporaryDirectory() as path:
-        code = f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({path!r}))"
-        subprocess.run([sys.executable, "-c", code], check=True)
-        for side in sides():
-            command = [sys.executable, "-m", "tools.bench.sft", "--one", json.dumps(asdict(side)), path]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                failed += 1
-                print(f"FAILED {side.name}\n{done.stderr[-1500:]}", flush=True)
-                continue
-            record["rows"].append(json.loads(done.stdout.strip().splitlines()[-1]))
-            print(json.dumps(record["rows"][-1]), flush=True)
-            record["ratios"] = ratios(record["rows"])
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(record['rows'])} sides measured, {failed} failed: {record.get('ratios')}")
-    return 1 if failed else 0
+        records.random_weights(MODEL, path)
+        for side in wanted:
+            if row := records.apart("tools.bench.sft", json.dumps(asdict(side)), path):
+                record["rows"].append(row)
+                record["ratios"] = ratios(record["rows"])
+                records.save(record, options.out)
+    return records.verdict(record, len(wanted))
 
 
 if __name__ == "__main__":

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tools.bench import weights
+from tools.bench import records
 
 GIB = 2**30
 
@@ -192,7 +187,7 @@ def _train_unsloth(case: Case, model: Any) -> None:
         trainer.train()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/vram.json"))
     parser.add_argument("--side-by-side", type=int, default=5, help="processes at once")
@@ -201,47 +196,23 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="keep and reuse the random checkpoints here")
     options = parser.parse_args()
     if options.one:
-        shape = json.loads(options.one)
-        if shape.get("write"):
-            print(weights.write(shape["write"], options.weights / shape["write"]))
-        else:
-            case = Case(**shape)
-            print("\n" + json.dumps(measure(case, options.weights / case.model)))
-        return
-    import torch
-
+        case = Case(**json.loads(options.one))
+        print("\n" + json.dumps(measure(case, options.weights / case.model)))
+        return 0
     chosen = [case for case in cases() if not options.only or re.search(options.only, json.dumps(asdict(case)))]
     folder = options.weights or Path(tempfile.mkdtemp())
-
-    def child(what: dict[str, Any]) -> str:
-        command = [sys.executable, "-m", "tools.bench.vram", "--one", json.dumps(what), "--weights", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-        if done.returncode:
-            print(f"FAILED {what}\n{done.stdout[-500:]}\n{done.stderr[-1500:]}", flush=True)
-            return ""
-        return done.stdout.strip().splitlines()[-1]
-
     missing = sorted(name for name in {case.model for case in chosen} if not (folder / name).is_dir())
-    record: dict[str, Any] = {
-        "subject": "peak GPU memory",
-        "date": date.today().isoformat(),
-        "hardware": torch.cuda.get_device_name(0),
-        "versions": {
-            name: metadata.version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
-        },
-        "unit": "GiB allocated by torch; the CUDA context comes on top",
-        "rows": [],
-    }
+    record = records.new("peak GPU memory", "random weights", "GiB allocated by torch; the CUDA context comes on top")
     with ThreadPoolExecutor(options.side_by_side) as pool:
-        list(pool.map(lambda shape: child({"write": shape}), missing))
-        for said in pool.map(lambda case: child(asdict(case)), chosen):
-            if said:
-                record["rows"].append(json.loads(said))
-                print(said, flush=True)
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(record['rows'])} of {len(chosen)} cases measured: {options.out}")
+        list(pool.map(lambda name: records.random_weights(name, str(folder / name)), missing))
+        sides = pool.map(
+            lambda case: records.apart("tools.bench.vram", json.dumps(asdict(case)), "--weights", str(folder)), chosen
+        )
+        for row in filter(None, sides):
+            record["rows"].append(row)
+            records.save(record, options.out)
+    return records.verdict(record, len(chosen))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""The records as tables, in either language: what `course build` puts between the marks in READMEs and readings.
+
+<!-- record: sft_h200 -->
+<!-- /record -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tools.lessons import LessonError
+
+MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTALL)
+
+# By the beginning of a record's name: which figures are shown, and their headings.
+COLUMNS: dict[str, dict[str, dict[str, str]]] = {
+    "sft": {
+        "name": {"en": "one H200", "zh": "一块 H200"},
+        "useful_tokens_per_s": {"en": "useful tokens/s", "zh": "有效 token/秒"},
+        "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
+        "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
+        "peak_gib": {"en": "peak, GiB", "zh": "峰值 GiB"},
+    },
+    "grpo": {
+        "name": {"en": "who writes the answers", "zh": "谁来写回答"},
+        "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
+        "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
+        "start_s": {"en": "seconds to load", "zh": "加载秒数"},
+    },
+    "dpo_memory": {
+        "bits": {"en": "weights, bits", "zh": "权重位数"},
+        "reference": {"en": "reference", "zh": "参考模型"},
+        "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
+        "peak_gib": {"en": "peak, GiB", "zh": "峰值 GiB"},
+    },
+    "inference": {
+        "engine": {"en": "engine", "zh": "引擎"},
+        "weights": {"en": "weights", "zh": "权重"},
+        "tokens_per_s_batch_1": {"en": "tokens/s, one at a time", "zh": "token/秒，一次一条"},
+        "tokens_per_s_batch_32": {"en": "tokens/s, 32 at once", "zh": "token/秒，一次 32 条"},
+    },
+}
+
+# Texts of the records that a reader of Chinese sees in Chinese; numbers and product names need no entry.
+CHINESE = {
+    "TRL, as tutorials do": "TRL，一般教程的跑法",
+    "TRL, packed, flex attention": "TRL，打包，flex attention",
+    "TRL, packed, flex attention, Liger": "TRL，打包，flex attention，Liger",
+    "course, packed": "本课，打包",
+    "course, packed, varlen": "本课，打包，varlen 内核",
+    "course, packed, varlen, 8 x 1": "本课，打包，varlen，8 × 1",
+    "course, the same without checkpointing": "本课，同上，不用梯度检查点",
+    "course, vLLM": "本课，vLLM",
+    "course, generate": "本课，generate",
+    "TRL, generate": "TRL，generate",
+    "none: SFT": "不用（SFT）",
+    "second model": "第二个模型",
+    "adapter copy": "适配器的副本",
+    "computed beforehand": "事先算好",
+    "llama.cpp, CPU": "llama.cpp，CPU",
+}
+FACTS = {
+    "en": "{hardware}, {date}; {versions}. Written from `benchmarks/records/{name}.json`.",
+    "zh": "{hardware}，{date}；{versions}。由 `benchmarks/records/{name}.json` 生成。",
+}
+
+
+def table(record: dict[str, Any], name: str, language: str) -> str:
+    """A record's rows as a Markdown table, and under it where and with what they were measured.
+
+    Raises LessonError for a name whose columns are not known here.
+    """
+    columns = next((columns for start, columns in COLUMNS.items() if name.startswith(start)), None)
+    if columns is None:
+        raise LessonError(f"benchmarks/records/{name}.json: tools/bench/tables.py has no columns for it.")
+    lines = ["| " + " | ".join(heading[language] for heading in columns.values()) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row[key], language) for key in columns) + " |" for row in record["rows"]]
+    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+    facts = FACTS[language].format(**record | {"versions": versions, "name": name})
+    return "\n".join([*lines, "", f"<sub>{facts}</sub>"])
+
+
+def with_records(text: str, where: str, language: str, folder: Path) -> str:
+    """A text with every table between marks written anew from the record that its mark names.
+
+    Raises LessonError where `where` names a record that `folder` does not hold.
+    """
+
+    def written(found: re.Match[str]) -> str:
+        start, name, end = found.groups()
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            there = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
+            raise LessonError(f"{where}: there is no record {name!r}; there are {there}.")
+        return f"{start}{table(json.loads(path.read_text(encoding='utf-8')), name, language)}\n{end}"
+
+    return MARK.sub(written, text)
+
+
+def _cell(value: Any, language: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if value >= 1000 else f"{value:g}" if isinstance(value, int) else f"{value:.3g}"
+    return CHINESE.get(str(value), str(value)) if language == "zh" else str(value)

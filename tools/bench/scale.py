@@ -1,12 +1,12 @@
 """Several GPUs of one host: lesson 01's exported script by DDP, full fine-tuning by FSDP, vLLM by tensor parallelism.
 
     python -m tools.bench.scale --scratch /tmp/scale                 all of it, on every GPU of this host; no network
-    python -m tools.bench.scale --scratch /tmp/scale --only ddp      a part (ddp, fsdp, trl, tp), added to the record
-    python -m tools.bench.scale --tiny --only ddp,fsdp --out FILE    the same on two CPU processes, to try the script
+    python -m tools.bench.scale --scratch /tmp/scale --only ddp      a part (ddp, fsdp, trl, tp)
+    python -m tools.bench.scale --tiny --only ddp,fsdp --out DIR     the same on two CPU processes, to try the script
 
-Weights are random, at real models' shapes; the checkpoint in `--scratch` (15 GB) is kept for the next part. Each case
-runs in processes of its own, and the record is written after each. A case that fails is recorded with its reason:
-`14B on one GPU` is meant to.
+A record a part: benchmarks/records/scale_PART_2xh200.json. Weights are random, at real models' shapes; the checkpoint
+in `--scratch` (15 GB) is kept for the next part. Each case runs in processes of its own, and the record is written
+after each. A case that fails is recorded with its reason: all weights of 14B on one GPU are meant to.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from helpers import launch
+from helpers import launch, parallel
 from helpers.runtime import root
+from tools.bench import records
 
 MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
 LIMIT = 280  # seconds a case
@@ -118,7 +116,7 @@ def _told(out: Path) -> dict[str, Any]:
         "tokens_per_s": round(tokens / seconds),
         "seconds_per_step": round(statistics.median(told["seconds"][WARM_UP:]), 3),
         "tokens_per_step": round(statistics.mean(told["tokens"])),
-        "peak_gib": told["peak_gib"],
+        "peak_gib": _most(told["peak_gib"]),
         "losses": [round(loss, 4) for loss in told["losses"]],
         "same_weights_everywhere": len(set(told["weights"])) == 1,
     }
@@ -205,7 +203,7 @@ def train_all_weights(case: dict[str, Any]) -> None:
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "tokens_per_s": round(tokens / statistics.median(seconds[2:])),
             "seconds_per_step": round(statistics.median(seconds[2:]), 3),
-            "peak_gib": [None if peak is None else round(peak, 2) for peak in peaks],
+            "peak_gib": _most(peaks),
             "losses": [round(loss, 4) for loss in losses],
         }
         print("\n" + json.dumps(row), flush=True)
@@ -255,22 +253,41 @@ def serve(case: dict[str, Any]) -> None:
     print("\n" + json.dumps(row), flush=True)
 
 
-def efficiency(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Tokens a second on N GPUs over N times those on one: of DDP by scaling and GPUs, of vLLM by load and GPUs."""
-    found = {}
-    one = {row["part"]: row for row in rows if row["gpus"] == 1 and row["part"] in ("ddp", "tp") and "error" not in row}
+def with_efficiency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one part, each with its tokens a second over as many times those on one GPU (to three digits)."""
+    one = next((row for row in rows if row["gpus"] == 1 and "error" not in row), None)
+    found = []
     for row in rows:
-        if row["gpus"] == 1 or "error" in row or row["part"] not in one:
-            continue
-        keys = {"ddp": ["tokens_per_s"], "tp": ["tokens_per_s_many", "tokens_per_s_one"]}[row["part"]]
-        for key in keys:
-            name = f"{row['part']} {row.get('scaling') or key.removeprefix('tokens_per_s_')} x{row['gpus']}"
-            found[name] = round(row[key] / one[row["part"]][key] / row["gpus"], 3)
+        speeds = [name for name in row if name.startswith("tokens_per_s")] if one and "error" not in row else []
+        shares = {name: parallel.efficiency(one[name], row[name], row["gpus"]) for name in speeds}
+        found.append(row | {n.replace("tokens_per_s", "efficiency"): round(share, 3) for n, share in shares.items()})
     return found
 
 
 def _environment() -> dict[str, str]:
     return {"NCCL_NVLS_ENABLE": os.environ.get("NCCL_NVLS_ENABLE", "0")}  # NVLink multicast is not everywhere allowed
+
+
+def _most(peaks: list[float | None]) -> float | None:
+    return None if None in peaks else round(max(peaks), 2)  # type: ignore[type-var]
+
+
+def cases_of(part: str, gpus: int, tiny: bool = False) -> list[dict[str, Any]]:
+    """Every case of a part, in order."""
+    return list(
+        fsdp_cases(gpus, tiny) if part == "fsdp" else {"ddp": ddp_cases, "trl": trl_cases, "tp": tp_cases}[part](gpus)
+    )
+
+
+def named(case: dict[str, Any]) -> str:
+    """What a reader calls the case."""
+    if case["part"] == "ddp":
+        return {"one": "one GPU", "strong": "the same step, shared", "weak": "the same work on each"}[case["scaling"]]
+    if case["part"] == "tp":
+        return "whole" if case["gpus"] == 1 else "cut"
+    ways = {"one": "one GPU", "ddp": "a copy on each (DDP)", "fsdp": "a share on each (FSDP)"}
+    ways |= {"full": "TRL, FSDP, all weights", "qlora": "TRL, FSDP, QLoRA"}
+    return f"{case['model']}, {ways[case['strategy']]}"
 
 
 def _last_line(log: str) -> dict[str, Any]:
@@ -281,7 +298,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure the parts asked for and write the record; 1 when a case failed that should not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/scale.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records"), help="folder of the records")
     parser.add_argument("--scratch", type=Path, default=Path("outputs/scale"), help="weights and logs")
     parser.add_argument("--gpus", type=int, help="use so many; default: all of this host")
     parser.add_argument("--tiny", action="store_true", help="nano models on two CPU processes")
@@ -291,31 +308,27 @@ def main(argv: list[str] | None = None) -> int:
         case = json.loads(options.child)
         serve(case) if case["part"] == "tp" else train_all_weights(case)
         return 0
-    if unknown := set(options.only.split(",")) - set(PARTS):
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only {unknown.pop()}: there are {', '.join(PARTS)}")
     gpus = options.gpus or (2 if options.tiny else launch.gpus())
     if not gpus:
         parser.error("no GPU here; --tiny tries the script on a CPU")
     scratch = options.scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
-    if (
-        not options.tiny
-        and not (scratch / MODEL / "config.json").exists()
-        and {"ddp", "trl", "tp"} & set(options.only.split(","))
-    ):
-        code = f"from pathlib import Path; from tools.bench import weights; weights.write({MODEL!r}, Path({str(scratch / MODEL)!r}))"
-        subprocess.run([sys.executable, "-c", code], check=True)
-    rows = [] if not options.out.is_file() else json.loads(options.out.read_text(encoding="utf-8"))["rows"]
-    parts = {
-        "ddp": ddp_cases(gpus),
-        "fsdp": fsdp_cases(gpus, options.tiny),
-        "trl": trl_cases(gpus),
-        "tp": tp_cases(gpus),
-    }
-    rows = [row for row in rows if row["part"] not in options.only.split(",")]
+    if not options.tiny and not (scratch / MODEL / "config.json").exists() and {"ddp", "trl", "tp"} & set(wanted):
+        records.random_weights(MODEL, str(scratch / MODEL))
     failed = 0
-    for part in options.only.split(","):
-        for case in parts[part]:
+    for part in wanted:
+        record = records.new(
+            "several GPUs of one host: tokens a second, efficiency, memory of each GPU",
+            TINY if options.tiny else f"{MODEL}'s shape (or as the rows say), random weights",
+            "tokens over all GPUs a second, after the first steps; GiB allocated by torch, of the fullest GPU",
+            (*records.PACKAGES, "accelerate", "vllm"),
+        )
+        record["hardware"] = f"{gpus} x {record['hardware']}"
+        card = record["hardware"].split()[-1].lower()
+        for case in cases_of(part, gpus, options.tiny):
             began = time.perf_counter()
             try:
                 measured = {"ddp": ddp, "fsdp": fsdp, "trl": trl, "tp": tp}[part](case, scratch, options.tiny)
@@ -323,37 +336,16 @@ def main(argv: list[str] | None = None) -> int:
                 log = max(scratch.glob("*.log"), key=lambda path: path.stat().st_mtime).read_text(errors="replace")
                 memory = "out of memory" in log.lower()
                 measured = {"error": "out of memory" if memory else str(error)[-600:]}
+                measured |= {"tokens_per_s": "out of memory" if memory else "failed", "peak_gib": "–"}
                 failed += not (memory and case["gpus"] == 1)
-            rows.append(case | measured | {"wall_seconds": round(time.perf_counter() - began, 1)})
-            print(json.dumps(rows[-1]), flush=True)
-            _write(options.out, rows, gpus, options.tiny)
-    print(f"{len(rows)} cases, {failed} failed: {options.out}")
+            row = {"name": named(case)} | case | measured | {"wall_seconds": round(time.perf_counter() - began, 1)}
+            print(json.dumps(row), flush=True)
+            record["rows"] = [*record["rows"], row]
+            if part in ("ddp", "tp"):
+                record["rows"] = with_efficiency(record["rows"])
+            records.save(record, options.out / f"scale_{part}_{gpus}x{card}.json")
+    print(f"{failed} failed; records in {options.out}")
     return 1 if failed else 0
-
-
-def _write(path: Path, rows: list[dict[str, Any]], gpus: int, tiny: bool) -> None:
-    import torch
-
-    packages = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "unsloth", "vllm")
-    record = {
-        "subject": "several GPUs of one host: tokens a second, scaling efficiency, memory of each GPU",
-        "date": date.today().isoformat(),
-        "hardware": "CPU" if tiny else f"{gpus} x {torch.cuda.get_device_name(0)}",
-        "model": f"{TINY if tiny else MODEL + chr(39) + 's shape, random weights'}; of the part fsdp, as its rows say",
-        "versions": {name: _version(name) for name in packages},
-        "unit": "tokens with a label a second over all GPUs, after the first steps; GiB allocated by torch, a GPU each",
-        "efficiency": efficiency(rows),
-        "rows": rows,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import parallel, vram
+from helpers import parallel, runtime, vram
 
 
 @pytest.mark.parametrize(("strategy", "gb"), [("ddp", 120), ("zero1", 31.4), ("zero2", 16.6), ("zero3", 1.9)])
@@ -84,3 +84,27 @@ def test_runs_are_compared_after_their_warm_up():
     table = parallel.run_table({"a": run | {"weights": ["x", "x"]}, "b": run | {"weights": ["x", "y"]}})
     assert table["tokens/s"].to_list() == [20, 20] and table["tokens"].to_list() == [80, 80]
     assert table["weights alike on all"].to_list() == [True, False]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_readings_quote_what_the_functions_say(language):
+    text = (runtime.root() / "lessons" / "13_scale_out" / f"reading.{language}.md").read_text("utf-8")
+    shape, gpus = vram.SHAPES["Qwen2.5-14B"], [1, 2, 4, 8]
+    frozen = {"LoRA": vram.weight_bytes(shape, 16), "QLoRA": vram.weight_bytes(shape, 4)}
+    lines = {line.split("|")[1].strip(): line.split("|")[2:6] for line in text.splitlines() if line.count("|") == 6}
+    quoted = {}
+    for name, cells in lines.items():
+        trained, _, strategy = name.replace("，", "、").replace(", ", "、").rpartition("、")
+        if strategy in ("DDP", "ZeRO-1", "ZeRO-2", "FSDP"):
+            parameters = shape.lora(16) if trained in frozen else shape.parameters
+            kind = strategy.lower().replace("-", "")
+            wanted = [parallel.states_gib(parameters, kind, n, frozen.get(trained, 0)) for n in gpus]
+            assert [float(cell) for cell in cells] == [float(f"{w:.1f}" if w < 9.95 else f"{w:.0f}") for w in wanted]
+            quoted[name] = wanted
+    assert len(quoted) == 7
+    seven = vram.SHAPES["Qwen2.5-7B"]
+    whole, adapter = parallel.all_reduce_bytes(seven.parameters, 2, 2), parallel.all_reduce_bytes(seven.lora(16), 2, 4)
+    for bytes_sent, words in ((whole, ("15.2 GB", 12e9, "1.3 s")), (adapter, ("0.16 GB", 12e9, "0.013 s"))):
+        said, link, seconds = words
+        assert said in text and f"{bytes_sent / 1e9:.3g}".startswith(said.split()[0].rstrip("0"))
+        assert seconds in text and f"{bytes_sent / link:.2g} s" == seconds

@@ -79,6 +79,7 @@ trainer = SFTTrainer(
 watch = launch.Watch(trainer)
 trainer.train()
 if SAVE:
-    trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")  # one model again, gathered at rank 0
+    if trainer.is_fsdp_enabled:  # one model again, gathered at rank 0
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(f"{OUTPUT_DIR}/model")
 watch.save(OUTPUT_DIR)

@@ -28,6 +28,7 @@ ADDED = "  # +"
 
 HEAD = """\
 # Lesson {number}'s training, exported from its notebook: for one process or many.
+# From the course's folder, with PYTHONPATH=. where the script lies elsewhere:
 #     python {name} --max-steps 20
 #     torchrun --nproc-per-node 2 {name} --max-steps 20
 # Lines that end in "# +" are not in the notebook.

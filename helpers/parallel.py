@@ -68,8 +68,9 @@ def states_plot(table: pd.DataFrame, cards: Mapping[str, float] = vram.GPUS) -> 
         axes.plot(table.columns, values, styles[trained], marker=".", label=f"{trained}, {strategy}")
     for name, gib in cards.items():
         axes.axhline(gib, color="lightgrey", linewidth=1, zorder=0)
-        axes.annotate(name, (table.columns[-1], gib), (0, 2), textcoords="offset points", fontsize=8, ha="right")
+        axes.annotate(name, (table.columns[0], gib), (-20, 2), textcoords="offset points", fontsize=8)
     axes.set(xlabel="GPUs", ylabel="GiB on each", xscale="log", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xticks(list(table.columns), [str(n) for n in table.columns])
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

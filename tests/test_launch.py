@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers import launch, runtime
+from tools import cli
 from tools.lessons import ROOT, load_course
 
 NOTEBOOK = ROOT / "notebooks" / "en" / "01_alpaca_sft.ipynb"
@@ -54,6 +55,14 @@ def test_parameters_that_training_does_not_use_are_left_out(script):
 def test_both_languages_give_the_same_script(script, tmp_path):
     other = launch.export(ROOT / "notebooks" / "zh" / NOTEBOOK.name, tmp_path / "zh" / "train.py")
     assert other.read_text("utf-8") == script.read_text("utf-8")
+
+
+def test_the_command_exports_what_can_be_exported(script, tmp_path, capsys):
+    assert cli.main(["export", "01", "--out", str(tmp_path / "other.py")]) == 0
+    assert (tmp_path / "other.py").read_text("utf-8") == script.read_text("utf-8").replace("train.py", "other.py")
+    assert "torchrun" in capsys.readouterr().out
+    assert cli.main(["export", "04", "--out", str(tmp_path / "no.py")]) == 1
+    assert "04_grpo_gsm8k.ipynb: no script can be made of it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ from typing import Any
 from helpers.runtime import NotEnough, Stop, root
 
 ADDED = "  # +"
-"""How a line of the script ends that is not in the notebook, or not so."""
+"""What marks a line of the script that is not in the notebook, or not so."""
 
 HEAD = """\
 # Lesson {number}'s training, exported from its notebook: for one process or many.
 # From the course's folder, with PYTHONPATH=. where the script lies elsewhere:
 #     python {name} --max-steps 20
 #     torchrun --nproc-per-node 2 {name} --max-steps 20
-# Lines that end in "# +" are not in the notebook.
+# Lines with "# +" are not in the notebook, or not so.
 from helpers import launch  # +
 """
 OPTIONS = """\

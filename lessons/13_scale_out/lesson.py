@@ -4,7 +4,7 @@
 # **For** those who have done lesson 01. Two GPUs show the speed (Kaggle lends two T4s); two processes on a CPU show all the rest.
 # **At the end you have** a `train.py` of your own for `torchrun`, the proof that one process and two learn the same weights, a run that survived the death of a process, and a table that says which model wants how many GPUs.
 #
-# The steps are those of every lesson, with one more at each turn: and now with two.
+# The steps are those of every lesson, each with one question more: and with two processes?
 
 # %% [markdown] lang="zh"
 # 前面的课都是一块 GPU、一个进程、一个笔记本。这一课把第 01 课的训练变成脚本，用好几个进程来跑：先是一台机器上的几块卡，再用同一条命令跨机器。先别急着问快了多少，要问的是：这还是**同一次训练**吗？什么情况下是，什么情况下悄悄变了样，进程之间到底传了些什么，这里都能亲眼看到。
@@ -84,7 +84,7 @@ model = hub.resolve_model(MODEL)
 # %% [markdown] lang="en"
 # ## 3 · The notebook's training as a script
 #
-# `torchrun` starts a *file*, once a process. So the cells of lesson 01 that train are copied out, without those that only show something. Lines that end in `# +` are new. There are few, and each is there because several processes run the same file:
+# `torchrun` starts a *file*, once a process. So the cells of lesson 01 that train are copied out, without those that only show something. Lines with `# +` are new. There are few, and each is there because several processes run the same file:
 #
 # | added | why |
 # |---|---|
@@ -98,7 +98,7 @@ model = hub.resolve_model(MODEL)
 # %% [markdown] lang="zh"
 # ## 3 · 把笔记本里的训练变成脚本
 #
-# `torchrun` 启动的是一个**文件**，几个进程就启动几遍。所以把第 01 课里管训练的单元格抄出来，只用来展示的不要。结尾带 `# +` 的行是新加的。加得不多，每一行都是因为同一个文件要由好几个进程来跑：
+# `torchrun` 启动的是一个**文件**，几个进程就启动几遍。所以把第 01 课里管训练的单元格抄出来，只用来展示的不要。带 `# +` 的行是新加的。加得不多，每一行都是因为同一个文件要由好几个进程来跑：
 #
 # | 加了什么 | 为什么 |
 # |---|---|

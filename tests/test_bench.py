@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tools.bench import grpo, records, sft, tables, vram
+from tools.bench import grpo, records, scale, sft, tables, vram
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -118,3 +118,32 @@ def test_a_record_says_what_it_was_measured_with(tmp_path, capsys):
     assert json.loads((tmp_path / "deep" / "r.json").read_text("utf-8")) == record
     assert records.verdict(record, 1) == 1 and records.verdict(record, 0) == 0
     assert "0 of 1 measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gpus", [2, 4])
+def test_every_case_of_the_scale_bench_has_a_name_in_both_languages(gpus):
+    cases = [case for part in scale.PARTS for case in scale.cases_of(part, gpus)]
+    assert {scale.named(case) for case in cases} <= set(tables.CHINESE)
+    assert all(case["gpus"] in (1, 2, 4) and case["gpus"] <= gpus for case in cases)
+    ddp = [(case["gpus"], case["scaling"], case["accumulation"]) for case in scale.ddp_cases(2)]
+    assert ddp == [(1, "one", 4), (2, "strong", 4), (2, "weak", 8)]  # launch.share divides by the GPUs
+
+
+def test_efficiency_is_against_the_one_gpu_of_the_same_part():
+    rows = [
+        {"gpus": 1, "tokens_per_s": 100},
+        {"gpus": 2, "tokens_per_s": 150},
+        {"gpus": 4, "error": "x", "tokens_per_s": "failed"},
+    ]
+    one, two, failed = scale.with_efficiency(rows)
+    assert (one["efficiency"], two["efficiency"]) == (1, 0.75) and "efficiency" not in failed
+    assert scale.with_efficiency(rows[1:]) == rows[1:]  # nothing to compare with
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.glob("scale_*.json")), ids=lambda path: path.stem)
+def test_a_scale_record_is_of_the_cases_that_the_bench_has(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    cases = scale.cases_of(path.stem.split("_")[1], int(record["hardware"].split(" x ")[0]))
+    assert [{name: row[name] for name in case} for row, case in zip(record["rows"], cases, strict=True)] == cases
+    assert all(row.get("same_weights_everywhere", True) for row in record["rows"])
+    assert not any("error" in row for row in record["rows"] if row["gpus"] > 1)

@@ -1,4 +1,4 @@
-"""The command `course`: list, run, build, doctor."""
+"""The command `course`: list, run, build, export, doctor."""
 
 from __future__ import annotations
 
@@ -89,6 +89,20 @@ def build_notebooks(course: Course, options: argparse.Namespace) -> int:
     return 0
 
 
+def export_script(course: Course, options: argparse.Namespace) -> int:
+    from helpers import launch
+
+    lesson = course.lesson(options.lesson)
+    try:
+        script = launch.export(course.root / "notebooks" / options.lang / f"{lesson.slug}.ipynb", options.out)
+    except launch.LaunchFailed as error:
+        raise LessonError(str(error)) from None
+    print(
+        f"wrote {_short(script)}; python {_short(script)} --help shows its options, torchrun --nproc-per-node 2 starts it twice"
+    )
+    return 0
+
+
 def examine_machine(course: Course, options: argparse.Namespace) -> int:
     from tools import doctor
 
@@ -125,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("build", help="write notebooks/ and the READMEs' tables from lessons/")
     command.add_argument("--check", action="store_true", help="write nothing; fail when something is not up to date")
     command.set_defaults(command=build_notebooks)
+
+    command = commands.add_parser("export", help="write a lesson's training as a script, for one process or many")
+    command.add_argument("lesson", metavar="NN", help="a lesson with cells tagged `train`: 01")
+    command.add_argument("--lang", choices=LANGUAGES, default="en")
+    command.add_argument("--out", type=Path, metavar="FILE", default=Path("train.py"))
+    command.set_defaults(command=export_script)
 
     command = commands.add_parser("doctor", help="look at this machine: what works, what to mend")
     command.set_defaults(command=examine_machine)

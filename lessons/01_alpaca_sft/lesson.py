@@ -57,13 +57,13 @@ DISK_GB = 12
 #
 # 显存够不够、硬盘装不装得下，现在就查，别等下载了十分钟才知道。然后 `import unsloth`，一定要放在 `transformers` 和 `trl` 之前：它会替换这两个库里的一些实现。
 
-# %%
+# %% tags=["train"]
 from helpers import runtime
 
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 
-# %%
+# %% tags=["train"]
 import unsloth  # first, see above
 import torch
 from trl import SFTConfig, SFTTrainer
@@ -81,7 +81,7 @@ from helpers import data, generation, hub, memory, prompts, report
 #
 # Alpaca 格式的一行有三个字段：指令 `instruction`、可有可无的输入 `input`、期望的回答 `output`。留出一部分不参加训练：只有没见过的题，才分得清是学会了还是背下来了。
 
-# %%
+# %% tags=["train"]
 rows = data.load_alpaca(DATASET).train_test_split(test_size=HELD_OUT, seed=SEED)
 train_rows, held_out = rows["train"], rows["test"]
 print(f"{len(train_rows):,} rows to train on, {len(held_out)} held out")
@@ -97,7 +97,7 @@ report.side_by_side(train_rows.select(range(3)).to_list())
 #
 # 70 亿个权重，按 16 比特存要 15 GB，免费 GPU 放不下。换成 NF4，每个权重只占 4 比特，外加分摊的一点缩放系数；真正做乘法时才临时展开成 16 比特。
 
-# %%
+# %% tags=["train"]
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
@@ -114,7 +114,7 @@ print(f"{model.num_parameters():,} parameters in {model.get_memory_footprint() /
 # 分词器到手了，可以用模板把每行数据拼成一段文本。注意结尾的 **EOS**：训练时答案后面没有 EOS，模型就学不会停。
 
 
-# %%
+# %% tags=["train"]
 def to_text(batch):
     triples = zip(batch["instruction"], batch["input"], batch["output"])
     return {"text": [prompts.alpaca(*triple) + tokenizer.eos_token for triple in triples]}
@@ -159,7 +159,7 @@ print(f"{stopped_before} of {len(questions)} answers stop by themselves. The fir
 #
 # 每一层有七个投影矩阵，在每个旁边挂两块细长的矩阵 `B·A`，秩为 `r`，只训练它们。`B` 从零开始，所以刚挂上时模型和原来一模一样。
 
-# %%
+# %% tags=["train"]
 model = FastLanguageModel.get_peft_model(
     model,
     r=16,  # rank: more can learn more, and costs more
@@ -186,7 +186,7 @@ model.print_trainable_parameters()
 #
 # **打包（packing）**：几条短样本首尾相接拼成一行，算力就不会浪费在补齐上；每条样本仍然只看得见自己。在 CPU 上 Unsloth 会关掉打包并提示一声，因为那里的注意力会看串到别的样本。
 
-# %%
+# %% tags=["train"]
 config = SFTConfig(
     output_dir=f"{OUTPUT_DIR}/checkpoints",
     dataset_text_field="text",
@@ -211,7 +211,7 @@ config = SFTConfig(
     seed=SEED,
 )
 
-# %%
+# %% tags=["train"]
 trainer = SFTTrainer(
     model=model,
     processing_class=tokenizer,
@@ -226,13 +226,15 @@ trainer = SFTTrainer(
 # %% [markdown] lang="zh"
 # 开训之前，先看一眼损失函数眼里的数据：训坏的模型，多半在这里就能看出毛病。绿色的 token 参与训练。打开 `RESPONSES_ONLY`，提示词会变灰（标签 −100），只有答案教模型。
 
-# %%
+# %% tags=["train"]
 from unsloth.chat_templates import train_on_responses_only
 
 if RESPONSES_ONLY:
     trainer = train_on_responses_only(
         trainer, instruction_part="### Instruction:\n", response_part=prompts.ALPACA_RESPONSE
     )
+
+# %%
 batch = next(iter(trainer.get_train_dataloader()))
 print(f"packing: {trainer.args.packing}, one batch: {tuple(batch['input_ids'].shape)} tokens")
 report.label_mask(tokenizer, batch["input_ids"][0][:400], batch["labels"][0][:400])
@@ -241,7 +243,7 @@ report.label_mask(tokenizer, batch["input_ids"][0][:400], batch["labels"][0][:40
 held_out_before = trainer.evaluate()["eval_loss"]
 print(f"held-out loss before training: {held_out_before:.3f}")
 
-# %%
+# %% tags=["train"]
 with memory.track() as cost:
     trainer.train()
 print(cost)

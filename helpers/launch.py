@@ -1,0 +1,429 @@
+"""From a notebook to several processes: its training as a script, `torchrun` to start it, a record of what came out.
+
+Nothing here trains. `export` copies the cells tagged `train` out of a notebook; `torchrun` writes the command line,
+`run` and `start` carry it out; the functions from `take_options` on are what the exported script itself calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from helpers.runtime import NotEnough, Stop, root
+
+ADDED = "  # +"
+"""What marks a line of the script that is not in the notebook, or not so."""
+
+HEAD = """\
+# Lesson {number}'s training, exported from its notebook: for one process or many.
+# From the course's folder, with PYTHONPATH=. where the script lies elsewhere:
+#     python {name} --max-steps 20
+#     torchrun --nproc-per-node 2 {name} --max-steps 20
+# Lines with "# +" are not in the notebook, or not so.
+from helpers import launch  # +
+"""
+OPTIONS = """\
+SAVE_STEPS = 0  # + write a checkpoint every so many steps; 0 writes none
+DTYPE = ""  # + "float32": slower, and two runs agree to the last digits
+AVERAGE_TOKENS = True  # + divide each loss by the tokens of all processes, not by one's own
+launch.take_options(globals())  # + each of these on the command line: --max-steps 20
+GRADIENT_ACCUMULATION = launch.share(GRADIENT_ACCUMULATION)  # + more processes, fewer turns each
+"""
+AFTER_CONFIG = """\
+config.average_tokens_across_devices = AVERAGE_TOKENS  # +
+config.ddp_find_unused_parameters = False  # + every adapter weight gets a gradient in every step
+config.save_strategy, config.save_steps = ("steps", SAVE_STEPS) if SAVE_STEPS else ("no", 500)  # +
+"""
+TRAIN = "trainer.train()"
+RESUME = "trainer.train(resume_from_checkpoint=launch.last_checkpoint(config.output_dir))" + ADDED
+FORMAT = "runtime.dtype()"
+ASKED_FORMAT = "getattr(torch, DTYPE) if DTYPE else runtime.dtype()"
+WATCH = "watch = launch.Watch(trainer)" + ADDED + " steps, seconds, tokens\n"
+END = """\
+trainer.save_model(f"{OUTPUT_DIR}/adapter")  # + the first process writes
+watch.save(OUTPUT_DIR)  # +
+"""
+
+
+class LaunchFailed(Stop):
+    """A launched command came to nothing; the text holds the end of its log."""
+
+
+def export(notebook: str | Path, script: str | Path) -> Path:
+    """Write the training of a lesson's notebook as a script, for `python` and for `torchrun`.
+
+    Taken are the cell tagged `parameters` (of it, what the rest uses) and those tagged `train`, without what only
+    shows something: `print`, `report.…`, `….print_…`, and without imports that are not used. What is added stands in
+    the constants above. Raises LaunchFailed when the notebook has no such cells or another shape than expected.
+    """
+    notebook, script = Path(notebook), Path(script)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged: dict[str, list[str]] = {"parameters": [], "train": []}
+    for cell in cells:
+        for tag in cell["metadata"].get("tags", []):
+            if tag in tagged:
+                tagged[tag].append("".join(cell["source"]))
+    code = [_without_shows(source) for source in tagged["train"]]
+    found = {
+        "one cell tagged parameters": len(tagged["parameters"]) == 1,
+        f"one {TRAIN} in the cells tagged train": "".join(code).count(TRAIN) == 1,
+        "one `config = …` there": sum("config = " in source for source in code) == 1,
+        "GRADIENT_ACCUMULATION and OUTPUT_DIR": all(
+            f"{name} =" in "".join(tagged["parameters"]) for name in ("GRADIENT_ACCUMULATION", "OUTPUT_DIR")
+        ),
+    }
+    if missing := [what for what, there in found.items() if not there]:
+        raise LaunchFailed(f"{notebook}: no script can be made of it: it should have {missing[0]}.")
+    blocks = [HEAD.format(number=notebook.stem.split("_")[0], name=script.name)]
+    body = []
+    for source in code:
+        if TRAIN in source:
+            body.append(WATCH + source.replace(TRAIN, RESUME))
+        elif "config = " in source:
+            body.append(f"{source}\n{AFTER_CONFIG}")
+        else:
+            body.append(
+                re.sub(rf"^(.*){re.escape(FORMAT)}.*$", rf"\g<1>{ASKED_FORMAT}{ADDED}", source, flags=re.MULTILINE)
+            )
+    used = {node.id for node in ast.walk(ast.parse("\n".join([*body, OPTIONS, END]))) if isinstance(node, ast.Name)}
+    parameters = [line for line in tagged["parameters"][0].splitlines() if line.split(" =")[0] in used]
+    blocks.append("\n".join(parameters) + "\n" + OPTIONS)
+    blocks += [kept for source in body if (kept := _without_unused(source, used))]
+    blocks.append(END)
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("\n".join(block.strip("\n") + "\n" for block in blocks), encoding="utf-8")
+    return script
+
+
+def _without_shows(source: str) -> str:
+    """The cell without the top-level calls that only show something."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            name = ast.unparse(node.value.func)
+            if name == "print" or name.startswith("report.") or ".print_" in name:
+                del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines)
+
+
+def _without_unused(source: str, used: set[str]) -> str:
+    """The cell without the names that a `from … import …` of one line brings and nothing uses."""
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and node.lineno == node.end_lineno:
+            names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
+            lines[node.lineno - 1] = f"from {node.module} import {', '.join(names)}" if names else ""
+    return "\n".join(lines).strip("\n")
+
+
+def torchrun(
+    script: str | Path,
+    options: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    processes: int = 1,
+    nodes: int = 1,
+    node: int = 0,
+    endpoint: str | None = None,
+    restarts: int = 0,
+) -> list[str]:
+    """The command line that starts `processes` processes of `script` on this host.
+
+    On several hosts give each the same line, with its own `node` (from 0) and one `endpoint` (host:port of any of
+    them) where they meet. `options` are the script's own, by parameter name ({"MAX_STEPS": 20}) or ready-made.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    if nodes == 1 and endpoint is None:
+        command += ["--standalone", "--local-addr=127.0.0.1"]
+    else:
+        if endpoint is None:
+            raise LaunchFailed(
+                "several hosts need an endpoint to meet at: host:port of one of them, free and reachable."
+            )
+        command += [f"--nnodes={nodes}", f"--node-rank={node}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
+    if restarts:
+        command.append(f"--max-restarts={restarts}")
+    return [*command, str(script), *as_options(options)]
+
+
+def as_options(options: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """{"MAX_STEPS": 20} → ["--max-steps", "20"]."""
+    if not isinstance(options, Mapping):
+        return list(options)
+    return [part for name, value in options.items() for part in (f"--{name.lower().replace('_', '-')}", str(value))]
+
+
+def shown(command: Sequence[str]) -> str:
+    """The command line as one would type it."""
+    text = " ".join(str(part) for part in command)
+    return text.replace(f"{sys.executable} -m torch.distributed.run", "torchrun").replace(sys.executable, "python")
+
+
+def start(command: Sequence[str], log: str | Path, **environment: str) -> subprocess.Popen:
+    """Start a command in the course's folder, its output into `log`; one thread a process where there is no GPU."""
+    log = Path(log)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    paths = [str(root()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "TOKENIZERS_PARALLELISM": "false"}
+    settings.setdefault("OMP_NUM_THREADS", "1")
+    # Else the processes of a restart read the addresses of the dead from torchrun's store, and wait for them
+    # (torch 2.11, several hosts): now the first process opens a store of its own each time.
+    settings.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    with log.open("w", encoding="utf-8") as output:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=root(),
+            env=settings | environment,
+        )
+
+
+def run(command: Sequence[str], log: str | Path, limit: float | None = None, **environment: str) -> str:
+    """Run a command to its end, `limit` seconds at most, and return what it printed. Raises LaunchFailed."""
+    process = start(command, log, **environment)
+    try:
+        return wait(process, log, limit)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its processes with it
+
+
+def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None) -> str:
+    """Wait for a started command; what it printed, or LaunchFailed with the part of it that says why."""
+    try:
+        code = process.wait(limit)
+        ended = f"ended with status {code}"
+    except subprocess.TimeoutExpired:
+        code, ended = 1, f"did not end within {limit:g} s"
+    text = Path(log).read_text(encoding="utf-8", errors="replace")
+    if code:
+        raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
+    return text
+
+
+def _told(log: str, lines: int = 25) -> str:
+    """The part of a log that says why: the last traceback before torchrun's own report, or else what stands there."""
+    own = re.search(r"^[EW]\d{4} .*torch/distributed/", log, re.MULTILINE)
+    said = log[: own.start()] if own else log
+    traceback = said.rfind("Traceback (most recent call last)")
+    return "\n".join(said[max(0, traceback) :].strip().splitlines()[-lines:])
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs this host has, asked without torch, so that no process of ours takes hold of one."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def cards(processes: int, vram_gb: float = 0) -> list[str]:
+    """Ids of one GPU for each process, for `on`; none when there are fewer, and the processes share the CPU.
+
+    Two processes cannot share a GPU (NCCL refuses), and with `vram_gb` the CPU is no way out: NotEnough.
+    """
+    set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = [str(n) for n in range(gpus())] if set_here is None else [part for part in set_here.split(",") if part]
+    if len(there) >= processes:
+        return there[:processes]
+    if vram_gb > 0:
+        raise NotEnough(
+            f"{processes} processes want a GPU each, and here is {len(there) or 'none'}. Kaggle lends two (Settings > "
+            "Accelerator > GPU T4 x2). Or `course run 13`: the same lesson with a nano model and processes on the CPU."
+        )
+    return []
+
+
+def on(ids: Sequence[str]) -> dict[str, str]:
+    """The environment in which a command sees these GPUs and no other."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
+
+
+def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 300) -> int:
+    """Wait until the file `after` is there, then kill one process that this torchrun started, as a crash would.
+
+    Returns its process id. Raises LaunchFailed when torchrun ended, or `limit` seconds passed, before the file came.
+    """
+    import psutil
+
+    end = time.monotonic() + limit
+    while not Path(after).exists():
+        if process.poll() is not None or time.monotonic() > end:
+            raise LaunchFailed(f"{after} did not appear: look into the log of {shown(process.args)}")
+        time.sleep(0.05)
+    worker = psutil.Process(process.pid).children()[0]
+    worker.kill()
+    return worker.pid
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def take_options(names: MutableMapping[str, Any]) -> None:
+    """Let the command line set the parameters among `names` (upper case, plain values): `--max-steps 20`.
+
+    Call it with `globals()`, right below the parameters. Unknown options end the script with the list of known ones.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name, value in list(names.items()):
+        if name.isupper() and isinstance(value, (str, int, float, bool)):
+            kind = _flag if isinstance(value, bool) else type(value)
+            parser.add_argument(f"--{name.lower().replace('_', '-')}", dest=name, type=kind, default=value)
+    names.update(vars(parser.parse_args()))
+
+
+def _flag(text: str) -> bool:
+    values = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
+def world() -> int:
+    """How many processes train together; torchrun tells each."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def share(turns: int) -> int:
+    """One process's share of the gradient accumulation, so that a step sees as many rows as with one process.
+
+    Raises LaunchFailed when the processes do not divide it: the global batch would silently be another.
+    """
+    if turns % world():
+        raise LaunchFailed(
+            f"GRADIENT_ACCUMULATION = {turns} cannot be shared by {world()} processes: choose a multiple of {world()}."
+        )
+    return turns // world()
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest checkpoint in `folder` that was written to its end; None when there is none to go on from.
+
+    A process may die while it writes one. The trainer writes `trainer_state.json` last, so a folder without a
+    readable one is passed over, and said so.
+    """
+    _teach_torch_cpu_0()
+    for path in sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+        try:
+            step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        except (OSError, ValueError, KeyError):
+            print(f"{path} was not finished: passed over", flush=True)
+            continue
+        print(f"going on from step {step}: {path}", flush=True)
+        return str(path)
+    return None
+
+
+@functools.cache  # torch keeps its rules sorted and cannot take one twice
+def _teach_torch_cpu_0() -> None:
+    """Let `torch.load` put numbers on `cpu:0`, as Accelerate names the device of a process on a CPU."""
+    import torch
+
+    torch.serialization.register_package(
+        1013, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
+
+
+def fingerprint(model: Any) -> str:
+    """A hash of the trained weights: equal when, and only when, every bit is."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        if weight.requires_grad:
+            whole = weight.detach()
+            whole = whole.full_tensor() if hasattr(whole, "full_tensor") else whole  # FSDP's shares, put together
+            digest.update(name.encode() + whole.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Watch:
+    """Watches a trainer: seconds and tokens of each step, peak memory; `save` writes them with the losses.
+
+    Of several processes the first writes, after asking the others for their peak and for their weights' fingerprint.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        from transformers import TrainerCallback
+
+        self.trainer, self.seconds, self.tokens = trainer, list[float](), list[int]()
+
+        class Clock(TrainerCallback):
+            def on_step_begin(_, *__: Any, **___: Any) -> None:
+                _wait_for_gpu()
+                self.began = time.perf_counter()
+
+            def on_step_end(_, *__: Any, **___: Any) -> None:
+                _wait_for_gpu()
+                self.seconds.append(time.perf_counter() - self.began)
+
+        count = trainer.get_batch_samples
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            batches, items = count(*arguments, **named)
+            self.tokens.append(sum(int((batch["labels"] != -100).sum()) for batch in batches))
+            return batches, items
+
+        trainer.get_batch_samples = counting
+        trainer.add_callback(Clock())
+
+    def save(self, folder: str | Path) -> None:
+        """Write `run.json` into `folder`: `losses` and `seconds` by step, `tokens` by step over all processes."""
+        import torch
+        import torch.distributed as dist
+
+        cuda = torch.cuda.is_available()
+        mine = {
+            "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3) if cuda else None,
+            "weights": fingerprint(self.trainer.model),
+            "tokens": self.tokens,
+        }
+        everyone = [mine]
+        if dist.is_initialized():
+            everyone = [None] * dist.get_world_size()
+            dist.all_gather_object(everyone, mine)
+        if rank() == 0:
+            log = [entry for entry in self.trainer.state.log_history if "loss" in entry]
+            record = {
+                "processes": world(),
+                "steps": [entry["step"] for entry in log],
+                "losses": [entry["loss"] for entry in log],
+                "grad_norms": [float(entry["grad_norm"]) for entry in log],
+                "seconds": [round(s, 4) for s in self.seconds],
+                "tokens": [sum(step) for step in zip(*(one["tokens"] for one in everyone))],
+                "tokens_by_process": [sum(one["tokens"]) for one in everyone],
+                "peak_gib": [one["peak_gib"] for one in everyone],
+                "weights": [one["weights"] for one in everyone],
+            }
+            Path(folder, "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
+
+def _wait_for_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

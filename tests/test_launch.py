@@ -1,0 +1,230 @@
+"""From a notebook to several processes: the exported script, the command lines, what is said when they fail."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import launch, runtime
+from tools import cli
+from tools.lessons import ROOT, load_course
+
+NOTEBOOK = ROOT / "notebooks" / "en" / "01_alpaca_sft.ipynb"
+
+
+@pytest.fixture
+def script(tmp_path) -> Path:
+    return launch.export(NOTEBOOK, tmp_path / "train.py")
+
+
+def notebook_lines() -> set[str]:
+    cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+    return {
+        line.strip() for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).split("\n")
+    }
+
+
+def test_every_line_is_the_notebooks_or_says_that_it_is_not(script):
+    known = notebook_lines()
+    for line in script.read_text("utf-8").splitlines():
+        fewer_names = line.startswith("from helpers import ")  # without those that nothing uses
+        assert line.strip() in known or "# +" in line or line.startswith("# ") or fewer_names, line
+
+
+def test_the_script_trains_and_shows_nothing(script):
+    text = script.read_text("utf-8")
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
+    assert {"FastLanguageModel.get_peft_model", "SFTTrainer", "trainer.train", "trainer.save_model"} <= calls
+    assert not {name for name in calls if name == "print" or name.startswith(("report.", "model.print"))}
+    assert len(text.splitlines()) <= 120
+    assert (
+        subprocess.run([".venv/bin/ruff", "check", "-q", "--select", "F821,F811,F841", script], cwd=ROOT).returncode
+        == 0
+    )
+
+
+def test_parameters_that_training_does_not_use_are_left_out(script):
+    text = script.read_text("utf-8")
+    assert "\nMAX_STEPS = 60" in text and "ASKED" not in text and "INSTRUCTION" not in text
+
+
+def test_both_languages_give_the_same_script(script, tmp_path):
+    other = launch.export(ROOT / "notebooks" / "zh" / NOTEBOOK.name, tmp_path / "zh" / "train.py")
+    assert other.read_text("utf-8") == script.read_text("utf-8")
+
+
+def test_the_command_exports_what_can_be_exported(script, tmp_path, capsys):
+    assert cli.main(["export", "01", "--out", str(tmp_path / "other.py")]) == 0
+    assert (tmp_path / "other.py").read_text("utf-8") == script.read_text("utf-8").replace("train.py", "other.py")
+    assert "torchrun" in capsys.readouterr().out
+    assert cli.main(["export", "04", "--out", str(tmp_path / "no.py")]) == 1
+    assert "04_grpo_gsm8k.ipynb: no script can be made of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cells", "missing"),
+    [
+        ([], "one cell tagged parameters"),
+        ([("parameters", "OUTPUT_DIR = ''\nGRADIENT_ACCUMULATION = 4"), ("train", "x = 1")], "one trainer.train()"),
+        ([("parameters", "OUTPUT_DIR = ''"), ("train", "config = 1\ntrainer.train()")], "GRADIENT_ACCUMULATION"),
+    ],
+)
+def test_a_notebook_of_another_shape_is_refused_by_name(cells, missing, tmp_path):
+    path = tmp_path / "05_other.ipynb"
+    path.write_text(json.dumps({"cells": [{"metadata": {"tags": [tag]}, "source": text} for tag, text in cells]}))
+    with pytest.raises(launch.LaunchFailed, match=rf"05_other.*{missing.replace('(', '.').replace(')', '.')}"):
+        launch.export(path, tmp_path / "train.py")
+    assert not (tmp_path / "train.py").exists()
+
+
+def test_options_set_parameters_in_their_own_kind(monkeypatch):
+    names = {"MAX_STEPS": 60, "LEARNING_RATE": 2e-4, "PACKING": True, "MODEL": "a", "lower": 1, "FOLDER": Path()}
+    monkeypatch.setattr(sys, "argv", ["train.py", "--max-steps", "7", "--learning-rate", "1", "--packing", "False"])
+    launch.take_options(names)
+    assert names == {"MAX_STEPS": 7, "LEARNING_RATE": 1.0, "PACKING": False, "MODEL": "a", "lower": 1, "FOLDER": Path()}
+    assert isinstance(names["LEARNING_RATE"], float)
+
+
+@pytest.mark.parametrize("arguments", [["--max-step", "7"], ["--max-steps", "many"], ["--packing", "perhaps"]])
+def test_wrong_options_end_the_script(arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit):
+        launch.take_options({"MAX_STEPS": 60, "PACKING": True})
+
+
+def test_options_as_a_command_line_are_read_back(monkeypatch):
+    wanted = {"MAX_STEPS": 3, "PACKING": False, "MODEL": "nano/qwen2", "LEARNING_RATE": 5e-3, "DTYPE": ""}
+    monkeypatch.setattr(sys, "argv", ["train.py", *launch.as_options(wanted)])
+    names = {"MAX_STEPS": 60, "PACKING": True, "MODEL": "x", "LEARNING_RATE": 1.0, "DTYPE": "float32"}
+    launch.take_options(names)
+    assert names == wanted
+
+
+def test_processes_share_the_accumulation(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert launch.share(8) == 2
+    with pytest.raises(launch.LaunchFailed, match=r"= 6 .*multiple of 4"):
+        launch.share(6)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert launch.share(6) == 6
+
+
+def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):
+    assert launch.last_checkpoint(tmp_path / "none") is None
+    for step in (5, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (5, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")  # 100 was never finished
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
+    assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    assert "checkpoint-10 was not finished" in capsys.readouterr().out
+
+
+def test_one_host_meets_itself_and_several_meet_at_the_endpoint():
+    assert "--standalone" in launch.torchrun("a.py", {"MAX_STEPS": 3}, processes=2)
+    line = launch.shown(launch.torchrun("a.py", nodes=2, node=1, endpoint="host0:29500", processes=8, restarts=2))
+    assert line == (
+        "torchrun --nproc-per-node=8 --nnodes=2 --node-rank=1 --rdzv-backend=c10d --rdzv-endpoint=host0:29500 "
+        "--max-restarts=2 a.py"
+    )
+    with pytest.raises(launch.LaunchFailed, match="endpoint"):
+        launch.torchrun("a.py", nodes=2)
+
+
+def test_a_checkpoint_of_a_process_on_a_cpu_can_be_read(tmp_path):
+    """Accelerate's device of process 1 is `cpu:1`, to which plain `torch.load` cannot restore."""
+    torch.save({"step": torch.ones(3)}, tmp_path / "optimizer.pt")
+    launch.last_checkpoint(tmp_path)
+    assert torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu:1"))["step"].sum() == 3
+
+
+def test_a_card_each_or_none(monkeypatch):
+    monkeypatch.setattr(launch, "gpus", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert launch.cards(2) == ["0", "1"] and launch.cards(1) == ["0"] and launch.cards(3) == []
+    with pytest.raises(runtime.NotEnough, match=r"3 processes .* here is 2"):
+        launch.cards(3, vram_gb=8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert launch.on(launch.cards(2)) == {"CUDA_VISIBLE_DEVICES": "5,7"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert launch.cards(1) == []
+
+
+def test_a_failure_says_why_and_leaves_out_what_torchrun_says_of_itself(tmp_path):
+    (tmp_path / "bad.py").write_text("raise ValueError('the fault itself')\n")
+    with pytest.raises(launch.LaunchFailed) as failure:
+        launch.run(launch.torchrun(tmp_path / "bad.py"), tmp_path / "log")
+    text = str(failure.value)
+    assert text.startswith("torchrun") and "status 1" in text and text.endswith("ValueError: the fault itself")
+    assert "ChildFailedError" not in text
+
+
+def test_what_hangs_is_ended(tmp_path):
+    with pytest.raises(launch.LaunchFailed, match="did not end within 0.5 s"):
+        launch.run([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", limit=0.5)
+
+
+WORKER = """
+import os, pathlib, sys, time
+import torch, torch.distributed as dist
+folder = pathlib.Path(sys.argv[1])
+first = not (folder / "met").exists()
+dist.init_process_group("gloo")
+mine = torch.tensor([dist.get_rank() + 1.0])
+dist.all_reduce(mine)
+if first:
+    (folder / "met").touch()
+    time.sleep(120)  # to be killed
+print("sum", mine.item(), flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.notebook  # a quarter of a minute
+def test_two_hosts_meet_and_meet_again_after_one_process_was_killed(tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER)
+    endpoint, arguments = f"127.0.0.1:{launch.free_port()}", [str(tmp_path)]
+    lines = [
+        launch.torchrun(tmp_path / "worker.py", arguments, nodes=2, node=node, endpoint=endpoint, restarts=2)
+        for node in range(2)
+    ]
+    logs = [tmp_path / f"host_{node}.log" for node in range(2)]
+    running = [launch.start(line, log, **launch.on([])) for line, log in zip(lines, logs)]
+    try:
+        launch.kill_one(running[1], after=tmp_path / "met", limit=60)
+        said = [launch.wait(process, log, 60) for process, log in zip(running, logs)]
+    finally:
+        for process in running:
+            process.terminate()
+    assert all(text.count("sum 3.0") == 1 for text in said)
+    assert "exitcode: -9" in said[1]
+
+
+def test_killing_needs_something_to_wait_for(tmp_path):
+    process = launch.start([sys.executable, "-c", ""], tmp_path / "log")
+    with pytest.raises(launch.LaunchFailed, match="did not appear"):
+        launch.kill_one(process, after=tmp_path / "never", limit=20)
+
+
+@pytest.mark.notebook
+@pytest.mark.nano
+def test_the_script_trains_as_the_notebook_does(script, tmp_path):
+    """Lesson 01 as `course run` executes it, and its exported script: the same losses."""
+    settings = load_course().lesson("01").trim("en") | {"MAX_STEPS": 10}
+    out = tmp_path / "notebook"
+    command = [sys.executable, "-m", "tools.cli", "run", "01", "--out", str(out)]
+    command += ["--set", "MAX_STEPS=10", "--set", "ASKED=2", "--set", "MAX_NEW_TOKENS=4"]
+    launch.run(command, tmp_path / "notebook.log")
+    summary = json.loads((out / "outputs" / "summary.json").read_text("utf-8"))
+    known = {name for name in settings if f"\n{name} = " in script.read_text("utf-8")}
+    options = {name: settings[name] for name in known} | {"OUTPUT_DIR": str(tmp_path / "script")}
+    launch.run([sys.executable, script, *launch.as_options(options)], tmp_path / "script.log")
+    losses = json.loads((tmp_path / "script" / "run.json").read_text("utf-8"))["losses"]
+    assert sum(losses[:5]) / 5 == pytest.approx(summary["loss_start"], abs=2e-3)
+    assert sum(losses[-5:]) / 5 == pytest.approx(summary["loss_end"], abs=2e-2)

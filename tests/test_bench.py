@@ -147,3 +147,15 @@ def test_a_scale_record_is_of_the_cases_that_the_bench_has(path):
     assert [{name: row[name] for name in case} for row, case in zip(record["rows"], cases, strict=True)] == cases
     assert all(row.get("same_weights_everywhere", True) for row in record["rows"])
     assert not any("error" in row for row in record["rows"] if row["gpus"] > 1)
+
+
+def test_the_readings_on_several_gpus_say_what_was_measured():
+    one, shared, _ = json.loads((RECORDS / "scale_ddp_2xh200.json").read_text(encoding="utf-8"))["rows"]
+    assert max(abs(a - b) for a, b in zip(one["losses"], shared["losses"], strict=True)) < 2.5e-3
+    assert round(100 * (1 - shared["efficiency"])) == 3
+    small, copies, shares, none, large = json.loads((RECORDS / "scale_fsdp_2xh200.json").read_text("utf-8"))["rows"]
+    assert round(copies["seconds_per_step"] - small["seconds_per_step"], 1) == 0.1
+    assert shares["tokens_per_s"] > copies["tokens_per_s"] and none["error"] == "out of memory" and large["peak_gib"]
+    for language in ("en", "zh"):
+        text = (ROOT / f"lessons/13_scale_out/reading.{language}.md").read_text(encoding="utf-8")
+        assert "3 %" in text and "2.5·10⁻³" in text and "14B" in text

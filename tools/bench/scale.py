@@ -148,6 +148,7 @@ def tp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
     command = [sys.executable, Path(__file__), "--child", json.dumps(case | {"path": str(scratch / MODEL)})]
     # vLLM's FlashInfer sampler compiles itself at first use, which wants a network.
     settings = _environment() | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+    settings |= {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0"}  # it goes through NVLink multicast, see `_environment`
     return _last_line(launch.run(command, scratch / f"tp_{case['gpus']}.log", LIMIT, **settings))
 
 

@@ -40,4 +40,4 @@ lock: setup
 
 clean:
 	rm -rf runs outputs .pytest_cache
-	@.venv/bin/python -c "from helpers import nano; import shutil; [shutil.rmtree(p) for p in nano.cache_folder().glob('nano-*/')]"
+	@.venv/bin/python -c "from helpers import nano; import shutil; [shutil.rmtree(p) for kind in ('nano', 'llamafactory') for p in nano.cache_folder().glob(f'{kind}-*/')]"

@@ -489,8 +489,9 @@ with llamafactory.api(factory, api_yaml) as server:
     served = []
     for row in questions[:SERVED]:
         body = request | {"messages": [{"role": "user", "content": row["prompt"]}]}
-        reply = requests.post(address, json=body, timeout=600).json()
-        served.append(reply["choices"][0]["message"]["content"])
+        reply = requests.post(address, json=body, timeout=600)
+        reply.raise_for_status()
+        served.append(reply.json()["choices"][0]["message"]["content"])
 
 # %% [markdown] lang="en"
 # Do four bits change the answers? The same questions to the model before GPTQ, greedily, as the server was asked:

@@ -123,6 +123,7 @@ def _install(uv: str, folder: Path, entries: dict[str, str], options: list[str],
         path = Path(work, "requirements.txt")
         path.write_text("".join(entries.values()), encoding="utf-8")
         command = [uv, "pip", "install", "--no-progress", "--python", str(folder), "--no-deps", "--require-hashes"]
+        command.append("--compile-bytecode")  # now, in parallel: each stage is a process that imports all of it
         _run([*command, *options, "-r", str(path)], settings)
 
 

@@ -268,15 +268,6 @@ def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 300) -
     return worker.pid
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def take_options(names: MutableMapping[str, Any]) -> None:
     """Let the command line set the parameters among `names` (upper case, plain values): `--max-steps 20`.
 

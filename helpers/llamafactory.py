@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -229,7 +228,7 @@ def api(env: Environment, file: Path, model: str = "bloom") -> Iterator[Server]:
     Raises StageFailed when the server ends, or does not answer in time.
     """
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    log, began, port = file.with_suffix(".log"), time.perf_counter(), _free_port()
+    log, began, port = file.with_suffix(".log"), time.perf_counter(), runtime.free_port()
     # 127.0.0.1 and not the default 0.0.0.0, which lets in whoever reaches the machine.
     own = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": model}
     with _process(env, "api", file, settings, log, own) as process:
@@ -332,12 +331,6 @@ def _end(log: Path, lines: int = 12) -> str:
     text = log.read_bytes().decode(errors="replace")  # as bytes: reading as text would turn each \r into a new line
     said = [line.rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip()]
     return "\n".join(["Its last lines:", *said[-lines:], f"The whole log: {log}"])
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def _answers(url: str) -> bool:

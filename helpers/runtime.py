@@ -139,6 +139,15 @@ def secret(name: str, required: bool = False) -> str | None:
     return None
 
 
+def free_port() -> int:
+    """A TCP port of this machine that nothing listens on."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def require(vram_gb: float = 0, disk_gb: float = 0, vllm: bool = False) -> None:
     """Stop early when the machine cannot hold the lesson: GPU memory in all, free disk space, both in GB.
 

@@ -56,7 +56,7 @@ class Server:
         timeout: float = 600,
         log: str | Path | None = None,
     ) -> None:
-        self.port = port or free_port()
+        self.port = port or runtime.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.url}/v1"
         self.model = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
@@ -177,13 +177,6 @@ def environment(engine: str, model: str, api_key: str | None) -> dict[str, str]:
     if api_key:
         env["VLLM_API_KEY"] = api_key
     return env
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(url: str) -> bool:

@@ -189,7 +189,7 @@ dist.destroy_process_group()
 @pytest.mark.notebook  # a quarter of a minute
 def test_two_hosts_meet_and_meet_again_after_one_process_was_killed(tmp_path):
     (tmp_path / "worker.py").write_text(WORKER)
-    endpoint, arguments = f"127.0.0.1:{launch.free_port()}", [str(tmp_path)]
+    endpoint, arguments = f"127.0.0.1:{runtime.free_port()}", [str(tmp_path)]
     lines = [
         launch.torchrun(tmp_path / "worker.py", arguments, nodes=2, node=node, endpoint=endpoint, restarts=2)
         for node in range(2)

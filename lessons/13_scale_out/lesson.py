@@ -394,7 +394,7 @@ print(
 
 # %%
 hosts = launch.cards(2, vram_gb=VRAM_GB)
-endpoint, shared = f"127.0.0.1:{launch.free_port()}", options("crash", SAVE_STEPS=SAVE_STEPS)
+endpoint, shared = f"127.0.0.1:{runtime.free_port()}", options("crash", SAVE_STEPS=SAVE_STEPS)
 lines = [launch.torchrun(script, shared, nodes=2, node=node, endpoint=endpoint, restarts=3) for node in range(2)]
 print(launch.shown(lines[1]))
 logs = [f"{OUTPUT_DIR}/host_{node}.log" for node in range(2)]

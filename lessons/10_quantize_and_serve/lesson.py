@@ -125,12 +125,12 @@ def encode(pair):
 
 pairs = data.load_preferences(DATASET, DATASET_CONFIG, ROWS)
 rows = pairs.filter(lambda pair: len(pair["prompt"]) == 1).map(encode, remove_columns=pairs.column_names)
-rows = rows.filter(lambda row: len(row["input_ids"]) <= MAX_SEQ_LENGTH).shuffle(seed=SEED)
-calibration = rows.select(range(min(CALIBRATION_ROWS, len(rows) - HELD_OUT)))
-held_out = rows.select(range(len(rows) - HELD_OUT, len(rows)))
-print(
-    f"{len(calibration)} rows to calibrate with, {sum(map(len, calibration['input_ids'])):,} tokens; {HELD_OUT} held out"
-)
+rows = rows.filter(lambda row: len(row["input_ids"]) <= MAX_SEQ_LENGTH)
+parts = rows.train_test_split(test_size=HELD_OUT, seed=SEED)
+held_out, rest = parts["test"], parts["train"]
+calibration = rest.select(range(min(CALIBRATION_ROWS, len(rest))))
+tokens = sum(map(len, calibration["input_ids"]))
+print(f"{len(calibration)} rows to calibrate with, {tokens:,} tokens; {HELD_OUT} held out")
 print(tokenizer.decode(calibration[0]["input_ids"]))
 
 # %% [markdown] lang="en"
@@ -578,7 +578,7 @@ report.summary(
 # | `vLLM is not installed` | it is a program of its own | the line in section 1, once |
 # | the server ended before it answered | the end of its log is in the message; mostly memory | lower `gpu-memory-utilization` and `max-model-len`; stop other servers |
 # | out of memory though the GPU should be free | the notebook still holds a model | the cell before section 9; or restart the kernel |
-# | `group_size` does not divide | a layer's width is no multiple of it | a smaller `GROUP_SIZE`: 64 or 32 |
+# | `unflatten: sizes don't multiply up`, or `not divisible by group_size` | a layer's width is no multiple of it | a smaller `GROUP_SIZE`: 64 or 32 |
 # | 4 bits, and worse than RTN | calibration text in another template or language | print a row of it, as section 4 does |
 # | smaller on disk, but neither in memory nor faster | transformers unpacks the weights as it loads them | vLLM, which computes from 4 bits; its log names the kernel |
 # | answers differ from section 8's | another template, or sampling by default | send `temperature`; compare the prompt's tokens in `usage` |
@@ -594,7 +594,7 @@ report.summary(
 # | `vLLM is not installed` | 它是个独立的程序 | 运行一次第 1 节里的那行命令 |
 # | 服务还没应答就退出了 | 报错里附着日志末尾，多半是显存不够 | 调小 `gpu-memory-utilization` 和 `max-model-len`，停掉别的服务 |
 # | GPU 应该是空的，却报显存不足 | 笔记本里还留着模型 | 运行第 9 节前面那格，或者重启内核 |
-# | `group_size` 除不尽 | 某一层的宽度不是它的倍数 | 把 `GROUP_SIZE` 改小：64 或 32 |
+# | `unflatten: sizes don't multiply up`，或者 `not divisible by group_size` | 某一层的宽度不是 `GROUP_SIZE` 的倍数 | 把 `GROUP_SIZE` 改小：64 或 32 |
 # | 量化后比 RTN 还差 | 校准文本的模板或语言不对 | 像第 4 节那样打印一条看看 |
 # | 文件小了，显存没省，也没变快 | transformers 加载时就把权重解包回 16 位 | 用 vLLM，它直接拿 4 比特算，日志里写着用的是哪个内核 |
 # | 回答和第 8 节不一样 | 模板不同，或者默认开了采样 | 请求里写明 `temperature`；对照 `usage` 里提示词的 token 数 |

@@ -22,8 +22,8 @@ demo: setup
 test: setup
 	$(course) build --check
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
-	.venv/bin/pytest -m "not notebook" -n 2
-	.venv/bin/pytest -m notebook -n 2 --durations=0
+	.venv/bin/pytest -m "not notebook" -n 2 --dist worksteal
+	.venv/bin/pytest -m notebook -n 2 --dist worksteal --durations=0
 
 build: setup
 	$(course) build

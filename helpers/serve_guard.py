@@ -60,7 +60,16 @@ def end(processes: list[psutil.Process], grace: float = GRACE) -> None:
             except psutil.NoSuchProcess:
                 pass
         deadline = time.monotonic() + grace
-        _, processes = psutil.wait_procs(processes, timeout=max(0.0, deadline - time.monotonic()))
+        while (processes := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that has, and that nobody has asked for its exit code yet, does not run."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

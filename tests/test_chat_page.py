@@ -10,6 +10,7 @@ from tests.test_serve import vllm  # noqa: F401, a fixture
 PAGE_TEXT = "document.body.innerText"
 
 
+@pytest.mark.notebook
 def test_a_question_is_answered_in_both_columns(vllm, tmp_path):  # noqa: F811
     with (
         serve.Server("before", vllm) as one,

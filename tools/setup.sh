@@ -28,7 +28,8 @@ fi
 pip=".venv/bin/python -m pip --disable-pip-version-check"
 [ -x .venv/bin/uv ] || $pip install -q --no-deps --require-hashes -r tools/uv.txt || die "the package index could not be reached; set PIP_INDEX_URL to a mirror and run this again."
 if [ -z "${UV_DEFAULT_INDEX:-}" ]; then
-    index=${PIP_INDEX_URL:-$($pip config get global.index-url 2>/dev/null || true)}
+    # `config list` reads every place where pip may be set, a file in PIP_CONFIG_FILE too; `config get` does not.
+    index=${PIP_INDEX_URL:-$($pip config list 2>/dev/null | sed -n "s/^global\.index-url='\(.*\)'$/\1/p")}
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 fi
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"

@@ -75,7 +75,7 @@ def test_a_record_becomes_a_table_in_either_language():
     }  # fmt: skip
     english = tables.table(record, "dpo_memory", "en")
     assert english.splitlines()[:3] == [
-        "| weights, bits | reference | loaded, GiB | peak, GiB |", "|---|---|---|---|", "| 4 | second model | 5.35 | 1,234.5 |",
+        "| weights, bits | reference | loaded, GiB | peak on a GPU, GiB |", "|---|---|---|---|", "| 4 | second model | 5.35 | 1,234.5 |",
     ]  # fmt: skip
     assert "A GPU, 2026-01-02; torch 2.11." in english and "benchmarks/records/dpo_memory.json" in english
     assert "| 4 | 第二个模型 | 5.35 |" in tables.table(record, "dpo_memory", "zh")

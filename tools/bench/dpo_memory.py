@@ -15,12 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.bench import records
+from tools.bench import records, training
 
 REFERENCES = ("none: SFT", "second model", "adapter copy", "computed beforehand")
 STEPS, RANK = 3, 16
 MODEL = "Qwen2.5-7B"
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def measure(path: str, reference: str, bits: int, batch: int, length: int) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def measure(path: str, reference: str, bits: int, batch: int, length: int) -> di
 
     model, tokenizer = load()
     model = FastLanguageModel.get_peft_model(
-        model, r=RANK, lora_alpha=RANK, target_modules=TARGETS, use_gradient_checkpointing="unsloth"
+        model, r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, use_gradient_checkpointing="unsloth"
     )
     words = " ".join(f"{n % 83 + 10} apples and {n % 71 + 12} pears" for n in range(length))
     common = {

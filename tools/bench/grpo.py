@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.bench import records
+from tools.bench import records, training
 
 MODEL, LENGTH, RANK = "Qwen2.5-3B", 1024, 32
 GROUP, BATCH, ACCUMULATION, COMPLETION = 8, 8, 4, 384  # 32 answers a step
 STEPS, WARM_UP = 3, 1  # the first step compiles
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
@@ -56,26 +55,13 @@ def measure(side: Side, path: str) -> dict[str, Any]:
         import unsloth  # noqa: F401  first: it replaces parts of trl
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            self.seconds.append(time.perf_counter() - self.began)
 
     began = time.perf_counter()
     model, tokenizer, options = _load(side, path)
     loaded = time.perf_counter() - began
     torch.cuda.reset_peak_memory_stats()
-    clock = Clock()
+    clock = training.clock()
     questions = [f"A farm has {n + 10} hens and {n % 7 + 12} cows. How many animals are there?" for n in range(64)]
     prompts = [[{"role": "user", "content": question}] for question in questions]
     with tempfile.TemporaryDirectory() as out:
@@ -120,7 +106,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
             path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=side.bits == 4, **vllm
         )
         model = FastLanguageModel.get_peft_model(
-            model, r=RANK, lora_alpha=RANK, target_modules=TARGETS, use_gradient_checkpointing="unsloth"
+            model, r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, use_gradient_checkpointing="unsloth"
         )
         return model, tokenizer, {}
     from peft import LoraConfig
@@ -133,7 +119,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.bfloat16, device_map={"": 0}, quantization_config=bits if side.bits == 4 else None
     )
-    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, task_type="CAUSAL_LM")
     return model, AutoTokenizer.from_pretrained(path), {"peft_config": lora}
 
 
@@ -163,12 +149,7 @@ def main() -> int:
     wanted = list(sides(options.bits))
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(MODEL, path)
-        for side in wanted:
-            if row := records.apart("tools.bench.grpo", json.dumps(asdict(side)), path):
-                record["rows"].append(row)
-                record["ratios"] = ratios(record["rows"])
-                records.save(record, options.out)
-    return records.verdict(record, len(wanted))
+        return records.run_sides("tools.bench.grpo", record, wanted, path, options.out, ratios)
 
 
 if __name__ == "__main__":

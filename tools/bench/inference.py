@@ -186,12 +186,7 @@ def main() -> int:
         records.random_weights(options.model, path)
         if any(side.engine.startswith("llama.cpp") for side in wanted):
             write_ggufs(path)
-        for side in wanted:
-            if row := records.apart("tools.bench.inference", json.dumps(asdict(side)), path):
-                record["rows"].append(row)
-                record["ratios"] = ratios(record["rows"])
-                records.save(record, options.out)
-    return records.verdict(record, len(wanted))
+        return records.run_sides("tools.bench.inference", record, wanted, path, options.out, ratios)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +55,23 @@ def save(record: dict[str, Any], path: Path) -> None:
     """Write after every side: a bench that is cut off keeps what it has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def run_sides(
+    module: str,
+    record: dict[str, Any],
+    sides: Sequence[Any],
+    path: str,
+    out: Path,
+    ratios: Callable[[list[dict[str, Any]]], dict[str, float]],
+) -> int:
+    """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status."""
+    for side in sides:
+        if row := apart(module, json.dumps(asdict(side)), path):
+            record["rows"].append(row)
+            record["ratios"] = ratios(record["rows"])
+            save(record, out)
+    return verdict(record, len(sides))
 
 
 def verdict(record: dict[str, Any], wanted: int) -> int:

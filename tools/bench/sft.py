@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.runtime import root
-from tools.bench import records
+from tools.bench import records, training
 
 MODEL, LENGTH, RANK = "Qwen2.5-7B", 2048, 16
 STEPS, WARM_UP = 20, 6  # the first steps compile
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
@@ -96,22 +94,9 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             import unsloth  # noqa: F401  first: it replaces parts of transformers
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            torch.cuda.synchronize()
-            self.seconds.append(time.perf_counter() - self.began)
-
-    clock, useful = Clock(), list[int]()
+    clock, useful = training.clock(), list[int]()
 
     class Counting(SFTTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
@@ -159,7 +144,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
             path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=True
         )
         model = FastLanguageModel.get_peft_model(
-            model, r=RANK, lora_alpha=RANK, target_modules=TARGETS, random_state=0,
+            model, r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, random_state=0,
             use_gradient_checkpointing="unsloth" if side.checkpointing else False,
         )  # fmt: skip
         return model, tokenizer, {}
@@ -173,7 +158,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.bfloat16, device_map={"": 0}, attn_implementation=side.attention, quantization_config=bits
     )
-    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, task_type="CAUSAL_LM")
     return model, AutoTokenizer.from_pretrained(path), {"peft_config": lora}
 
 
@@ -205,12 +190,7 @@ def main() -> int:
     wanted = list(sides())
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(MODEL, path)
-        for side in wanted:
-            if row := records.apart("tools.bench.sft", json.dumps(asdict(side)), path):
-                record["rows"].append(row)
-                record["ratios"] = ratios(record["rows"])
-                records.save(record, options.out)
-    return records.verdict(record, len(wanted))
+        return records.run_sides("tools.bench.sft", record, wanted, path, options.out, ratios)
 
 
 if __name__ == "__main__":

@@ -15,60 +15,43 @@ from tools.lessons import LessonError
 
 MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTALL)
 
-# By the beginning of a record's name: which figures are shown, and their headings.
-COLUMNS: dict[str, dict[str, dict[str, str]]] = {
-    "sft": {
-        "name": {"en": "one H200", "zh": "一块 H200"},
-        "useful_tokens_per_s": {"en": "useful tokens/s", "zh": "有效 token/秒"},
-        "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
-        "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
-        "peak_gib": {"en": "peak, GiB", "zh": "峰值 GiB"},
-    },
-    "grpo": {
-        "name": {"en": "who writes the answers", "zh": "谁来写回答"},
-        "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
-        "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
-        "start_s": {"en": "seconds to load", "zh": "加载秒数"},
-    },
-    "dpo_memory": {
-        "bits": {"en": "weights, bits", "zh": "权重位数"},
-        "reference": {"en": "reference", "zh": "参考模型"},
-        "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
-        "peak_gib": {"en": "peak, GiB", "zh": "峰值 GiB"},
-    },
-    "scale_ddp": {
-        "name": {"en": "DDP", "zh": "DDP"},
-        "gpus": {"en": "GPUs", "zh": "卡数"},
-        "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
-        "efficiency": {"en": "efficiency", "zh": "扩展效率"},
-        "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
-        "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
-    },
-    "scale_fsdp": {
-        "name": {"en": "all weights trained", "zh": "全参训练"},
-        "gpus": {"en": "GPUs", "zh": "卡数"},
-        "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
-        "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
-    },
-    "scale_trl": {
-        "name": {"en": "accelerate launch", "zh": "accelerate launch"},
-        "gpus": {"en": "GPUs", "zh": "卡数"},
-        "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
-        "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
-    },
-    "scale_tp": {
-        "name": {"en": "vLLM", "zh": "vLLM"},
-        "gpus": {"en": "GPUs", "zh": "卡数"},
-        "tokens_per_s_one": {"en": "tokens/s, one request", "zh": "token/秒，一个请求"},
-        "tokens_per_s_many": {"en": "tokens/s, 256 at once", "zh": "token/秒，一次 256 个"},
-        "seconds_to_start": {"en": "seconds to start", "zh": "启动秒数"},
-    },
-    "inference": {
-        "engine": {"en": "engine", "zh": "引擎"},
-        "weights": {"en": "weights", "zh": "权重"},
-        "tokens_per_s_batch_1": {"en": "tokens/s, one at a time", "zh": "token/秒，一次一条"},
-        "tokens_per_s_batch_32": {"en": "tokens/s, 32 at once", "zh": "token/秒，一次 32 条"},
-    },
+# By the beginning of a record's name: the figures that are shown, and what its first column is called.
+COLUMNS = {
+    "sft": ("name", "useful_tokens_per_s", "seconds_per_step", "loaded_gib", "peak_gib"),
+    "grpo": ("name", "seconds_per_step", "tokens_per_s", "start_s"),
+    "dpo_memory": ("bits", "reference", "loaded_gib", "peak_gib"),
+    "inference": ("engine", "weights", "tokens_per_s_batch_1", "tokens_per_s_batch_32"),
+    "scale_ddp": ("name", "gpus", "tokens_per_s", "efficiency", "seconds_per_step", "peak_gib"),
+    "scale_fsdp": ("name", "gpus", "tokens_per_s", "peak_gib"),
+    "scale_trl": ("name", "gpus", "tokens_per_s", "peak_gib"),
+    "scale_tp": ("name", "gpus", "tokens_per_s_one", "tokens_per_s_many", "seconds_to_start"),
+}
+NAMES = {
+    "sft": {"en": "one H200", "zh": "一块 H200"},
+    "grpo": {"en": "who writes the answers", "zh": "谁来写回答"},
+    "scale_ddp": {"en": "DDP", "zh": "DDP"},
+    "scale_fsdp": {"en": "all weights trained", "zh": "全参训练"},
+    "scale_trl": {"en": "accelerate launch", "zh": "accelerate launch"},
+    "scale_tp": {"en": "vLLM", "zh": "vLLM"},
+}
+HEADINGS = {
+    "bits": {"en": "weights, bits", "zh": "权重位数"},
+    "efficiency": {"en": "efficiency", "zh": "扩展效率"},
+    "engine": {"en": "engine", "zh": "引擎"},
+    "gpus": {"en": "GPUs", "zh": "卡数"},
+    "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
+    "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
+    "reference": {"en": "reference", "zh": "参考模型"},
+    "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
+    "seconds_to_start": {"en": "seconds to start", "zh": "启动秒数"},
+    "start_s": {"en": "seconds to load", "zh": "加载秒数"},
+    "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
+    "tokens_per_s_batch_1": {"en": "tokens/s, one at a time", "zh": "token/秒，一次一条"},
+    "tokens_per_s_batch_32": {"en": "tokens/s, 32 at once", "zh": "token/秒，一次 32 条"},
+    "tokens_per_s_many": {"en": "tokens/s, 256 at once", "zh": "token/秒，一次 256 个"},
+    "tokens_per_s_one": {"en": "tokens/s, one request", "zh": "token/秒，一个请求"},
+    "useful_tokens_per_s": {"en": "useful tokens/s", "zh": "有效 token/秒"},
+    "weights": {"en": "weights", "zh": "权重"},
 }
 
 # Texts of the records that a reader of Chinese sees in Chinese; numbers and product names need no entry.
@@ -113,10 +96,12 @@ def table(record: dict[str, Any], name: str, language: str) -> str:
 
     Raises LessonError for a name whose columns are not known here.
     """
-    columns = next((columns for start, columns in COLUMNS.items() if name.startswith(start)), None)
-    if columns is None:
+    kind = next((kind for kind in COLUMNS if name.startswith(kind)), None)
+    if kind is None:
         raise LessonError(f"benchmarks/records/{name}.json: tools/bench/tables.py has no columns for it.")
-    lines = ["| " + " | ".join(heading[language] for heading in columns.values()) + " |", "|---" * len(columns) + "|"]
+    columns = COLUMNS[kind]
+    headings = [(NAMES[kind] if key == "name" else HEADINGS[key])[language] for key in columns]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(_cell(row[key], language) for key in columns) + " |" for row in record["rows"]]
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     facts = FACTS[language].format(**record | {"versions": versions, "name": name})

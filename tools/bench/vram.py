@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tools.bench import records
+from tools.bench import records, training
 
 GIB = 2**30
 
@@ -118,9 +118,6 @@ def _load(case: Case, path: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, **options)
 
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
 def _generate(case: Case, model: Any) -> None:
     import torch
 
@@ -140,7 +137,7 @@ def _train_plain(case: Case, model: Any) -> None:
         if case.bits == 4:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         model = get_peft_model(
-            model, LoraConfig(r=case.rank, lora_alpha=case.rank, target_modules=TARGETS, task_type="CAUSAL_LM")
+            model, LoraConfig(r=case.rank, lora_alpha=case.rank, target_modules=training.TARGETS, task_type="CAUSAL_LM")
         )
         model.enable_input_require_grads()
     if case.checkpointing:
@@ -169,7 +166,7 @@ def _train_unsloth(case: Case, model: Any) -> None:
 
     tokenizer = model.course_tokenizer
     model = FastLanguageModel.get_peft_model(
-        model, r=case.rank, lora_alpha=case.rank, lora_dropout=0, bias="none", target_modules=TARGETS,
+        model, r=case.rank, lora_alpha=case.rank, lora_dropout=0, bias="none", target_modules=training.TARGETS,
         use_gradient_checkpointing="unsloth" if case.checkpointing else False, random_state=0,
     )  # fmt: skip
     words = [f"{n} apples and {n + 7} pears" for n in range(10, 90)]

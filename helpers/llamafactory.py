@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 import urllib.error
@@ -22,7 +21,7 @@ import pandas as pd
 import yaml
 from datasets import Dataset
 
-from helpers import data, environments, report, runtime
+from helpers import data, environments, guard, report, runtime
 from helpers.data.rows import DataError, skipped, text_field
 from helpers.environments import Environment
 
@@ -268,35 +267,11 @@ def _process(
     variables.setdefault("CUDA_VISIBLE_DEVICES", "0")  # with several it would start torchrun; that is lesson 13
     if Path(settings["model_name_or_path"]).is_dir():
         variables["HF_HUB_OFFLINE"] = "1"  # it has all that it needs, and shall not wait for a network
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [env.command("llamafactory-cli"), verb, str(file)],
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, so that its children end with it
-        )
-        try:
-            yield process
-        finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            _ended(process, within=10)
-
-
-def _ended(process: subprocess.Popen, within: float) -> bool:
-    """Whether the process ends in so many seconds."""
+    process = guard.start([env.command("llamafactory-cli"), verb, str(file)], log, variables)
     try:
-        process.wait(timeout=within)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+        yield process
+    finally:
+        guard.stop(process)
 
 
 def _watch(process: subprocess.Popen, name: str, folder: Path) -> None:
@@ -316,6 +291,15 @@ def _watch(process: subprocess.Popen, name: str, folder: Path) -> None:
         entries = _json_lines(folder)
         bar.update(entries[-1]["current_steps"] - bar.n)
         bar.close()
+
+
+def _ended(process: subprocess.Popen, within: float) -> bool:
+    """Whether the process ends in so many seconds."""
+    try:
+        process.wait(timeout=within)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _json_lines(folder: Path) -> list[dict[str, Any]]:

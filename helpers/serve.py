@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import httpx
 
-from helpers import runtime
+from helpers import guard, runtime
 
 ENGINES = ("vllm", "transformers")
 INSTALL = (
@@ -72,7 +72,8 @@ class Server:
         _watch_cells()
         _running.add(self)
         began = time.perf_counter()
-        self._start(command(engine, self.model, self.port, options or {}), environment(engine, self.model, api_key))
+        line = command(engine, self.model, self.port, options or {})
+        self._guard = guard.start(line, self.log, environment(engine, self.model, api_key))
         try:
             self._wait(timeout)
         except BaseException:  # also when the student interrupts the waiting
@@ -80,13 +81,6 @@ class Server:
             raise
         self.seconds = time.perf_counter() - began
         print(f"{Path(self.model).name}: {Path(engine).name} answers at {self.base_url} after {self.seconds:.0f} s")
-
-    def _start(self, command: list[str], env: dict[str, str]) -> None:
-        guard = [sys.executable, str(Path(__file__).with_name("serve_guard.py")), *command]
-        with self.log.open("wb") as log:
-            self._guard = subprocess.Popen(
-                guard, stdin=subprocess.PIPE, stdout=log, stderr=log, env=env, start_new_session=True
-            )
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -112,12 +106,7 @@ class Server:
         """End the server and all that it started; a second call does nothing."""
         if self._guard is None:
             return
-        self._guard.stdin.close()  # what the guard waits for
-        try:
-            self._guard.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
+        guard.stop(self._guard)
         self._guard = None
         _running.discard(self)
 

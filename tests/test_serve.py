@@ -15,7 +15,7 @@ import pytest
 from nbclient import NotebookClient
 from openai import AuthenticationError
 
-from helpers import load, runtime, serve, serve_guard
+from helpers import guard, load, runtime, serve
 
 FAKE = Path(__file__).parent / "data" / "fake_vllm.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +70,17 @@ def test_what_will_not_end_is_made_to():
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     stubborn = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     stubborn.stdout.readline()
-    serve_guard.end([psutil.Process(stubborn.pid)], grace=0.3)
+    guard.end([psutil.Process(stubborn.pid)], grace=0.3)
     assert gone(stubborn.pid)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_command_that_ends_by_itself_hands_on_its_exit_code_and_nothing_else_is_said(tmp_path, code):
+    log = tmp_path / "log.txt"
+    process = guard.start([sys.executable, "-c", f"print('done'); raise SystemExit({code})"], log, os.environ)
+    assert process.wait(timeout=30) == code
+    guard.stop(process)
+    assert log.read_text(encoding="utf-8") == "done\n"
 
 
 def test_with_stops_when_the_block_fails(vllm):

@@ -130,6 +130,7 @@ def _install(uv: str, folder: Path, entries: dict[str, str], options: list[str],
 def _run(command: list[str], settings: Mapping[str, str] | None = None) -> None:
     env = {name: value for name, value in os.environ.items() if name not in platform_setup.NOT_FOR_US}
     env.setdefault("UV_HTTP_TIMEOUT", "180")
+    env.setdefault("UV_SYSTEM_CERTS", "1")  # as pip does: an institution's own certificates are in the system's store
     if chosen := index():
         env["UV_DEFAULT_INDEX"] = chosen
     done = subprocess.run(command, env=env | dict(settings or {}), check=False, capture_output=True, text=True)

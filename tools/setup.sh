@@ -33,6 +33,8 @@ if [ -z "${UV_DEFAULT_INDEX:-}" ]; then
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 fi
 export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
+# Certificates as pip takes them: from the system, where an institution keeps its own.
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
 echo "setup: installing the lock (the first time about 3 GB to download)"
 uv=".venv/bin/uv pip install --python .venv/bin/python"
 # Bytecode now, in parallel: `import unsloth` compiles 6,500 modules otherwise, each time where Python may not keep them.

@@ -156,6 +156,11 @@ def test_the_readings_on_several_gpus_say_what_was_measured():
     small, copies, shares, none, large = json.loads((RECORDS / "scale_fsdp_2xh200.json").read_text("utf-8"))["rows"]
     assert round(copies["seconds_per_step"] - small["seconds_per_step"], 1) == 0.1
     assert shares["tokens_per_s"] > copies["tokens_per_s"] and none["error"] == "out of memory" and large["peak_gib"]
+    whole, cut = json.loads((RECORDS / "scale_tp_2xh200.json").read_text(encoding="utf-8"))["rows"]
+    assert [round(cut[f"tokens_per_s_{n}"] / whole[f"tokens_per_s_{n}"], 2) for n in ("one", "many")] == [1.44, 1.52]
+    every, qlora = json.loads((RECORDS / "scale_trl_2xh200.json").read_text(encoding="utf-8"))["rows"]
+    assert 57 < every["peak_gib"] < 64 and 1 / 9 < qlora["peak_gib"] / every["peak_gib"] < 1 / 7
+    assert qlora["tokens_per_s"] < every["tokens_per_s"] and qlora["tokens_per_s"] < one["tokens_per_s"]
     for language in ("en", "zh"):
         text = (ROOT / f"lessons/13_scale_out/reading.{language}.md").read_text(encoding="utf-8")
-        assert "3 %" in text and "2.5·10⁻³" in text and "14B" in text
+        assert "3 %" in text and "2.5·10⁻³" in text and "14B" in text and "1.44" in text and "1.52" in text

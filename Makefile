@@ -23,7 +23,7 @@ test: setup
 	$(course) build --check
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
 	.venv/bin/pytest -m "not notebook" -n 2 --dist worksteal
-	.venv/bin/pytest -m notebook -n 2 --dist worksteal --durations=0
+	.venv/bin/pytest -m notebook -n 2 --dist load --maxschedchunk 1 --durations=0
 
 build: setup
 	$(course) build

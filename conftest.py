@@ -8,9 +8,14 @@ collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test
 
 
 def pytest_collection_modifyitems(items):
+    from tools.lessons import load_course
+
+    minutes = {lesson.slug: lesson.facts["minutes"]["cpu"] for lesson in load_course().lessons}
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.notebook)
+    # The longest first: a long one at the end would leave the other workers with nothing to do.
+    items.sort(key=lambda item: minutes.get(item.path.stem, 0), reverse=True)
 
 
 def pytest_runtest_setup(item):

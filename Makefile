@@ -22,6 +22,7 @@ demo: setup
 test: setup
 	$(course) build --check
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
+	TQDM_MININTERVAL=20 $(course) nano
 	.venv/bin/pytest -m "not notebook" -n 2 --dist worksteal
 	.venv/bin/pytest -m notebook -n 2 --dist load --maxschedchunk 1 --durations=0
 

@@ -1,10 +1,18 @@
-"""Marks every collected notebook, builds the nano models that it names, and looks for the effect it promises."""
+"""Marks every collected notebook, builds the nano models that it names, and looks for the effect it promises.
+
+With --verified, what became of each notebook is written into benchmarks/verified.json (`make test-gpu`).
+"""
 
 import json
+import time
 
 import pytest
 
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
+
+
+def pytest_addoption(parser):
+    parser.addoption("--verified", action="store_true", help="write benchmarks/verified.json: which notebooks ran here")
 
 
 def pytest_collection_modifyitems(items):
@@ -28,14 +36,33 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    result = yield
-    if item.path.suffix == ".ipynb":
-        from tools.lessons import load_course
+    if item.path.suffix != ".ipynb":
+        return (yield)
+    if not item.config.getoption("verified"):
+        result = yield
+        look_for_the_effect(item)
+        return result
+    from tools import verified
+    from tools.lessons import load_course
 
-        course, language = load_course(), item.path.parent.name
-        lesson = course.lesson(item.path.stem)
-        summary = course.root / lesson.trimmed_output(language) / "summary.json"
-        figures = json.loads(summary.read_text(encoding="utf-8"))
-        if unseen := lesson.unseen(figures):
-            pytest.fail(f"{item.path.name} ran, but did not show: {'; '.join(unseen)}\n{figures}", pytrace=False)
+    began, passed = time.perf_counter(), False
+    with verified.watched() as peak:
+        try:
+            result = yield
+            look_for_the_effect(item)
+            passed = True
+        finally:
+            language, seconds = item.path.parent.name, time.perf_counter() - began
+            verified.record(load_course().root, item.path.stem, language, "trimmed", seconds, peak.gib, passed)
     return result
+
+
+def look_for_the_effect(item):
+    from tools.lessons import load_course
+
+    course, language = load_course(), item.path.parent.name
+    lesson = course.lesson(item.path.stem)
+    summary = course.root / lesson.trimmed_output(language) / "summary.json"
+    figures = json.loads(summary.read_text(encoding="utf-8"))
+    if unseen := lesson.unseen(figures):
+        pytest.fail(f"{item.path.name} ran, but did not show: {'; '.join(unseen)}\n{figures}", pytrace=False)

@@ -112,6 +112,15 @@ def test_two_builders_at_once_write_one_whole_checkpoint(tiny: str, capsys: pyte
     assert nano.build(tiny) == folder and capsys.readouterr().out == ""
 
 
+def test_all_are_built_the_longest_first_and_none_before_its_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(nano, "build", lambda name: order.append(name) or Path(name))
+    assert nano.build_all(workers=1) == {name: Path(name) for name in nano.NANO}
+    bases = [nano.base_of(nano.NANO[name]) for name in order]
+    assert order[0] == max(nano.NANO, key=lambda name: nano.NANO[name].seconds)
+    assert all(base is None or order.index(base) < place for place, base in enumerate(bases))
+
+
 def test_failed_build_says_why_and_leaves_nothing(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'step 1.0'; mkdir \"$3\"; echo 'no space left' >&2; exit 1\n")

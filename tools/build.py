@@ -11,6 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tools import verified
 from tools.bench.tables import with_records
 from tools.lessons import LANGUAGES, Course, Lesson, LessonError
 
@@ -38,8 +39,13 @@ WORDS = {
         "reading": "reading: why it works",
         "read": "reading",
         "other": "中文",
-        "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | open |",
+        "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | seen to run on | open |",
         "none": "–",
+        "seen": "seen to run on {hardware}, {date} ({how}, {minutes} min{peak})",
+        "unseen": "not yet seen to run on a GPU",
+        "how": {"trimmed": "trimmed", "full": "in full"},
+        "peak": ", {peak_vram_gib} GiB",
+
     },
     "zh": {
         "gpu": "显存",
@@ -48,8 +54,13 @@ WORDS = {
         "reading": "读一读：为什么这样做",
         "read": "讲解",
         "other": "English",
-        "head": "| | 课程 | 内容 | 显存 | 分钟（T4 / CPU 精简版） | 打开 |",
+        "head": "| | 课程 | 内容 | 显存 | 分钟（T4 / CPU 精简版） | 实跑过 | 打开 |",
         "none": "–",
+        "seen": "{date} 在 {hardware} 上跑通（{how}，{minutes} 分钟{peak}）",
+        "unseen": "还没在 GPU 上跑过",
+        "how": {"trimmed": "精简版", "full": "完整版"},
+        "peak": "，{peak_vram_gib} GiB",
+
     },
 }
 TABLE_START, TABLE_END = "<!-- lessons: written by `course build` -->", "<!-- /lessons -->"
@@ -116,7 +127,7 @@ def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
 def table(course: Course, language: str) -> str:
     """The lesson table of a README, with launch badges."""
     words = WORDS[language]
-    rows = [words["head"], "|---|---|---|---|---|---|"]
+    rows = [words["head"], "|---" * (words["head"].count("|") - 1) + "|"]
     for lesson in course.lessons:
         facts = lesson.facts
         title, summary = facts["title"][language], facts["summary"][language]
@@ -124,9 +135,8 @@ def table(course: Course, language: str) -> str:
         minutes = f"{facts['minutes']['gpu']} / {facts['minutes']['cpu']}"
         reading = f"[{words['read']}](lessons/{lesson.slug}/reading.{language}.md)"
         link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb) · {reading}"
-        rows.append(
-            f"| {lesson.number} | {link} | {summary} | {vram} | {minutes} | {_badges(course, lesson, language)} |"
-        )
+        seen, badges = _seen(course, lesson, language), _badges(course, lesson, language)
+        rows.append(f"| {lesson.number} | {link} | {summary} | {vram} | {minutes} | {seen} | {badges} |")
     return "\n".join(rows)
 
 
@@ -149,12 +159,22 @@ def _head(course: Course, lesson: Lesson, language: str) -> str:
         needs.append(f"{words['gpu']} {vram} GB")
     if disk := facts["needs"]["disk_gb"]:
         needs.append(f"{words['disk']} {disk} GB")
+    needs.append(_seen(course, lesson, language))
     links = [
         _badges(course, lesson, language),
         f"[{words['reading']}]({page}/lessons/{lesson.slug}/reading.{language}.md)",
         f"[{words['other']}]({page}/notebooks/{other}/{lesson.slug}.ipynb)",
     ]
     return f"# {lesson.number} · {facts['title'][language]}\n\n{' · '.join(links)}\n\n{' · '.join(needs)}"
+
+
+def _seen(course: Course, lesson: Lesson, language: str) -> str:
+    """Where and when this notebook was last seen to run on a GPU, from benchmarks/verified.json."""
+    words = WORDS[language]
+    if not (entry := verified.newest(course.root, lesson.slug, language)):
+        return words["unseen"]
+    peak = words["peak"].format(**entry) if entry["peak_vram_gib"] else ""
+    return words["seen"].format(**entry | {"how": words["how"][entry["parameters"]], "peak": peak})
 
 
 def _badges(course: Course, lesson: Lesson, language: str) -> str:

@@ -1,4 +1,4 @@
-"""The command `course`: list, run, build, export, doctor."""
+"""The command `course`: list, run, build, export, nano, doctor."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_lessons(course: Course, options: argparse.Namespace) -> int:
-    grid = Table("", "lesson", "GPU memory", "disk", "minutes on a T4*", "trimmed, CPU", box=None, pad_edge=False)
+    from tools import verified
+
+    heads = ("", "lesson", "GPU memory", "disk", "minutes on a T4*", "trimmed, CPU", "seen to run on")
+    grid = Table(*heads, box=None, pad_edge=False)
     for lesson in course.lessons:
         facts, needs, minutes = lesson.facts, lesson.facts["needs"], lesson.facts["minutes"]
         vram = f"{needs['vram_gb']} GB" if needs["vram_gb"] else "–"
         disk = f"{needs['disk_gb']} GB" if needs["disk_gb"] else "–"
         title = facts["title"][options.lang]
-        grid.add_row(lesson.number, title, vram, disk, f"{minutes['gpu']}", f"{minutes['cpu']} min")
+        seen = verified.newest(course.root, lesson.slug)
+        where = f"{seen['hardware']} ({seen['parameters']}), {seen['date']}" if seen else "no GPU yet"
+        grid.add_row(lesson.number, title, vram, disk, f"{minutes['gpu']}", f"{minutes['cpu']} min", where)
     console = Console()
     console.print(grid)
     console.print(
@@ -42,7 +47,7 @@ def list_lessons(course: Course, options: argparse.Namespace) -> int:
 
 
 def run_lesson(course: Course, options: argparse.Namespace) -> int:
-    from tools import run
+    from tools import run, verified
 
     lesson = course.lesson(options.lesson)
     values = {} if options.full else lesson.trim(options.lang)
@@ -54,7 +59,13 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     if not options.full:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models: threads cost more than they bring
     run.prepare(values)
-    result = run.run(course, lesson, options.lang, values, options.out)
+    with verified.watched() as peak:
+        result = run.run(course, lesson, options.lang, values, options.out)
+    promised = result.summary and not options.full and not options.set
+    unseen = lesson.unseen(result.summary) if promised else []
+    if options.verified:
+        parameters, passed = "full" if options.full else "trimmed", not result.failure and not unseen
+        verified.record(course.root, lesson.slug, options.lang, parameters, result.seconds, peak.gib, passed)
     if result.summary:
         grid = Table(box=None, show_header=False, pad_edge=False)
         for name, value in result.summary.items():
@@ -64,8 +75,7 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     for path in (result.notebook, result.page):
         if path.is_file():
             console.print(f"  {_short(path)}", soft_wrap=True)
-    if result.summary and not options.full and not options.set:
-        unseen = lesson.unseen(result.summary)
+    if promised:
         console.print(f"  not seen: {'; '.join(unseen)}" if unseen else "  every promised effect was seen")
     if result.failure:
         console.print(f"\n{result.failure}", style="red", markup=False, soft_wrap=True)
@@ -103,6 +113,14 @@ def export_script(course: Course, options: argparse.Namespace) -> int:
     return 0
 
 
+def build_nano(course: Course, options: argparse.Namespace) -> int:
+    from helpers import nano
+
+    for name, folder in nano.build_all(options.workers).items():
+        print(f"{name}: {_short(folder)}")
+    return 0
+
+
 def examine_machine(course: Course, options: argparse.Namespace) -> int:
     from tools import doctor
 
@@ -134,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set one parameter; repeat at will"
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/NN_slug-LANG)")
+    command.add_argument("--verified", action="store_true", help="note the run in benchmarks/verified.json")
     command.set_defaults(command=run_lesson)
 
     command = commands.add_parser("build", help="write notebooks/ and the READMEs' tables from lessons/")
@@ -145,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lang", choices=LANGUAGES, default="en")
     command.add_argument("--out", type=Path, metavar="FILE", default=Path("train.py"))
     command.set_defaults(command=export_script)
+
+    command = commands.add_parser("nano", help="build every nano model now, for a class or a machine without a network")
+    command.add_argument("--workers", type=int, default=2, metavar="N", help="so many at a time (default: 2)")
+    command.set_defaults(command=build_nano)
 
     command = commands.add_parser("doctor", help="look at this machine: what works, what to mend")
     command.set_defaults(command=examine_machine)

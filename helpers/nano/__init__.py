@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,13 @@ def build(name: str = "nano/qwen2") -> Path:
         if not folder.exists():
             _build_into(folder, name, recipe)
     return folder
+
+
+def build_all(workers: int = 2) -> dict[str, Path]:
+    """Build every nano model, `workers` at a time: the longest first, those that stand on another last."""
+    names = sorted(NANO, key=lambda name: (base_of(NANO[name]) is not None, -NANO[name].seconds))
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(names, pool.map(build, names), strict=True))
 
 
 def cache_folder() -> Path:

@@ -24,7 +24,7 @@ def new(subject: str, model: str, unit: str, packages: Iterable[str] = PACKAGES)
         "date": date.today().isoformat(),
         "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
         "model": model,
-        "versions": {name: found for name in packages if (found := _version(name))},
+        "versions": versions(packages),
         "unit": unit,
         "rows": [],
     }
@@ -78,6 +78,11 @@ def verdict(record: dict[str, Any], wanted: int) -> int:
     """Say how much was measured; the exit status: 0 when all of it was."""
     print(f"{len(record['rows'])} of {wanted} measured, on {record['hardware']}: {record.get('ratios', '')}")
     return 0 if len(record["rows"]) == wanted else 1
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    return {name: found for name in packages if (found := _version(name))}
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,107 @@
+"""Which lessons have been seen to run on a GPU: benchmarks/verified.json, written by `make test-gpu` and `course run`.
+
+One entry for a notebook, a GPU and the parameters that it ran with (trimmed or full); a newer run takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from tools.bench.records import PACKAGES, versions
+
+FILE = Path("benchmarks") / "verified.json"
+KEY = ("lesson", "language", "parameters", "hardware")
+EVERY = 0.5  # seconds between two looks at the GPU's memory
+QUERY = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+
+
+class Peak:
+    """The most GPU memory that this process and those it started held together, as the driver sees it."""
+
+    def __init__(self) -> None:
+        self.gib: float | None = None
+
+    def look(self) -> None:
+        """Ask `nvidia-smi` once; nothing is known where it is missing or does not tell processes apart."""
+        if not (command := shutil.which("nvidia-smi")):
+            return
+        ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+        said = subprocess.run([command, *QUERY], capture_output=True, text=True).stdout
+        rows = [line.split(",") for line in said.splitlines() if line.count(",") == 1]
+        held = [int(mib) for pid, mib in rows if pid.strip().isdigit() and mib.strip().isdigit() and int(pid) in ours]
+        if held:
+            self.gib = max(self.gib or 0.0, sum(held) / 1024)
+
+
+@contextmanager
+def watched() -> Iterator[Peak]:
+    """Look at the GPU's memory while the block runs."""
+    peak, done = Peak(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(EVERY):
+            peak.look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+def entries(root: Path) -> list[dict[str, Any]]:
+    """What the file holds; none where there is no file."""
+    path = root / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def record(
+    root: Path, lesson: str, language: str, parameters: str, seconds: float, peak_gib: float | None, passed: bool
+) -> None:
+    """Write the entry of a run that has just ended on this machine's GPU (or CPU), in place of the one before it."""
+    import torch
+
+    entry = {
+        "lesson": lesson,
+        "language": language,
+        "parameters": parameters,
+        "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
+        "minutes": round(seconds / 60, 1),
+        "peak_vram_gib": peak_gib and round(peak_gib, 1),
+        "passed": passed,
+        "date": date.today().isoformat(),
+        "versions": versions(PACKAGES),
+    }
+    path = root / FILE
+    lock = root / "outputs" / "verified.lock"
+    for folder in (path.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):  # several notebooks end at once
+        kept = [old for old in entries(root) if any(old[key] != entry[key] for key in KEY)]
+        rows = sorted([*kept, entry], key=lambda row: [row[key] for key in KEY])
+        lines = ",\n ".join(json.dumps(row) for row in rows)
+        path.write_text(f"[\n {lines}\n]\n", encoding="utf-8")
+
+
+def newest(root: Path, lesson: str, language: str | None = None) -> dict[str, Any] | None:
+    """The entry to show: of those on a GPU that passed, full before trimmed, then the newest; None if there is none."""
+    found = [
+        row
+        for row in entries(root)
+        if row["lesson"] == lesson and row["passed"] and row["hardware"] != "CPU" and language in (None, row["language"])
+    ]
+    return max(found, key=lambda row: (row["parameters"] == "full", row["date"], row["language"]), default=None)

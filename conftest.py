@@ -51,9 +51,13 @@ def pytest_runtest_call(item):
             result = yield
             look_for_the_effect(item)
             passed = True
+        except KeyboardInterrupt:
+            passed = None  # not seen to the end
+            raise
         finally:
-            language, seconds = item.path.parent.name, time.perf_counter() - began
-            verified.record(load_course().root, item.path.stem, language, "trimmed", seconds, peak.gib, passed)
+            if passed is not None:
+                language, seconds = item.path.parent.name, time.perf_counter() - began
+                verified.record(load_course().root, item.path.stem, language, "trimmed", seconds, peak.gib, passed)
     return result
 
 

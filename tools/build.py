@@ -45,7 +45,6 @@ WORDS = {
         "unseen": "not yet seen to run on a GPU",
         "how": {"trimmed": "trimmed", "full": "in full"},
         "peak": ", {peak_vram_gib} GiB",
-
     },
     "zh": {
         "gpu": "显存",
@@ -60,7 +59,6 @@ WORDS = {
         "unseen": "还没在 GPU 上跑过",
         "how": {"trimmed": "精简版", "full": "完整版"},
         "peak": "，{peak_vram_gib} GiB",
-
     },
 }
 TABLE_START, TABLE_END = "<!-- lessons: written by `course build` -->", "<!-- /lessons -->"

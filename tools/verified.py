@@ -102,6 +102,9 @@ def newest(root: Path, lesson: str, language: str | None = None) -> dict[str, An
     found = [
         row
         for row in entries(root)
-        if row["lesson"] == lesson and row["passed"] and row["hardware"] != "CPU" and language in (None, row["language"])
+        if row["lesson"] == lesson
+        and row["passed"]
+        and row["hardware"] != "CPU"
+        and language in (None, row["language"])
     ]
     return max(found, key=lambda row: (row["parameters"] == "full", row["date"], row["language"]), default=None)

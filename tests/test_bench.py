@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tools.bench import grpo, records, scale, sft, tables, vram
+from tools.bench import grpo, plots, records, scale, sft, tables, vram
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -164,3 +164,12 @@ def test_the_readings_on_several_gpus_say_what_was_measured():
     for language in ("en", "zh"):
         text = (ROOT / f"lessons/13_scale_out/reading.{language}.md").read_text(encoding="utf-8")
         assert "3 %" in text and "2.5·10⁻³" in text and "14B" in text and "1.44" in text and "1.52" in text
+
+
+def test_the_committed_plots_are_those_of_the_records(tmp_path):
+    found = {path.name: path.read_text("utf-8") for path in (ROOT / plots.FOLDER).glob("*.svg")}
+    for path in sorted(RECORDS.glob("*.json")):
+        if plots.draw(json.loads(path.read_text("utf-8")), path.stem, tmp_path / f"{path.stem}.svg"):
+            drawn = (tmp_path / f"{path.stem}.svg").read_text("utf-8")
+            assert found.pop(f"{path.stem}.svg") == drawn, "run: course bench --report"
+    assert not found  # no plot without its record

@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from helpers import checkup
+from helpers import checkup, nano
 from tools import cli, doctor, run
 from tools.lessons import LessonError, load_course
 
@@ -77,6 +78,14 @@ def test_settings_become_values_and_paths_absolute(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = run.parse_settings(tiny.lessons[0], ["COUNT=3", "RATE=2", "NAME=sub/rows.json", "OUTPUT_DIR=a=b"])
     assert values == {"COUNT": 3, "RATE": 2, "NAME": str(tmp_path / "sub/rows.json"), "OUTPUT_DIR": "a=b"}
+
+
+def test_nano_builds_what_the_lessons_name_and_no_more(monkeypatch, capsys):
+    monkeypatch.setattr(nano, "build_all", lambda names, workers: {name: Path(f"/c/{name}") for name in sorted(names)})
+    assert cli.main(["nano", "--workers", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "nano/qwen2: /c/nano/qwen2\n" in said and "nano/medical-judge" in said
+    assert "nano/qwen2-math-reasoned" not in said  # of a reading alone
 
 
 def test_an_unknown_lesson_lists_the_known(in_tiny, capsys):

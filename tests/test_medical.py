@@ -1,5 +1,6 @@
 import codecs
 import csv
+import importlib.util
 import io
 from collections import Counter
 
@@ -17,7 +18,7 @@ from helpers.data import (
     medical_files,
     read_medical_csv,
 )
-from tools import bench_medical
+from tools.bench import medical as bench_medical
 from tools.lessons import ROOT
 from tools.samples.medical import ASKS, DEPARTMENTS
 
@@ -391,10 +392,31 @@ def test_the_nano_model_knows_the_symptoms_and_never_stops():
     assert not [question for question in questions if question in corpus]
 
 
-def test_both_sides_of_the_benchmark_make_the_same_rows(tmp_path):
+def test_all_sides_of_the_benchmark_make_the_same_rows(tmp_path):
     bench_medical.write_input(None, 2400, tmp_path)
-    usual, course = bench_medical.usual(tmp_path), bench_medical.course(tmp_path)
-    assert len(usual) == len(course) > 2000
-    assert bench_medical.digest(usual) == bench_medical.digest(course)
+    course = bench_medical.course(tmp_path)
+    assert len(course) > 2000
+    sides = [bench_medical.usual, bench_medical.pandas, bench_medical.arrow]
+    sides += [bench_medical.polars] if importlib.util.find_spec("polars") else []
+    for side in sides:
+        assert bench_medical.digest(side(tmp_path)) == bench_medical.digest(course), side.__name__
     other = course.select([*range(len(course) - 1), 0])
     assert bench_medical.digest(other) != bench_medical.digest(course)
+
+
+def test_the_benchmark_fails_when_rows_differ_or_the_aim_is_missed(tmp_path, capsys):
+    def record(**changes):
+        rows = [
+            {"name": name, "rows": 9, "seconds": s, "cpu_seconds": s, "peak_gib": g, "kept": 8, "digest": "a"}
+            for name, s, g in (("usual", 50.0, 3.0), ("pandas", 9.0, 2.0), ("arrow", 4.0, 2.0), ("course", 4.0, 1.0))
+        ]
+        rows[-1] |= changes
+        return {"rows": rows}
+
+    fine = record()
+    assert bench_medical.judge(fine, tmp_path / "r.json") == 0
+    assert fine["ratios"]["speed, course / usual"] == 12.5
+    assert fine["ratios"]["speed, course / arrow, the fastest other"] == 1.0
+    for changes in ({"digest": "b"}, {"seconds": 6.0}, {"peak_gib": 1.1}):
+        assert bench_medical.judge(record(**changes), tmp_path / "r.json") == 1
+    capsys.readouterr()

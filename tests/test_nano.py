@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import subprocess
 import sys
@@ -12,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,27 +33,6 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="module")
 def tokenizer():
     return common.make_tokenizer(common.read_texts(TEXT_FILES), TINY.vocabulary)
-
-
-def test_the_loss_in_parts_is_the_loss_of_the_padded_batch(tokenizer) -> None:
-    model = common.new_model(TINY, tokenizer)
-    embeddings, rng = model.get_input_embeddings().weight, random.Random(0)
-    inputs, labels = torch.zeros(2, 6, 40, dtype=torch.long)
-    for row, length in enumerate((40, 7, 33, 12, 40, 1)):
-        inputs[row, :length] = torch.tensor([rng.randrange(300) for _ in range(length)])
-        labels[row] = torch.where(torch.rand(40) < 0.6, inputs[row].roll(-1), -100)
-        labels[row, length:] = -100
-    labels[5] = -100  # a row that teaches nothing
-    never = torch.zeros(len(embeddings)).index_fill(0, torch.tensor([5, 6]), -1e4)
-    logits = F.linear(model.model(input_ids=inputs).last_hidden_state, embeddings, never)
-    plain = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    wanted = torch.autograd.grad(plain, list(model.parameters()))
-    parts = list(common.loss_parts(model.model, embeddings, inputs, labels, never))
-    assert len(parts) > 2 and sum(parts).item() == pytest.approx(plain.item(), rel=1e-5)
-    for found, gradient in zip(torch.autograd.grad(sum(parts), list(model.parameters())), wanted, strict=True):
-        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-6)
-    alike = list(common.loss_parts(model.model, embeddings, inputs, inputs))
-    assert len(alike) == 1  # rows of one length stay together
 
 
 def test_unknown_name_lists_the_known_ones() -> None:

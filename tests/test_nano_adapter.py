@@ -34,9 +34,10 @@ def test_an_example_is_the_chat_template_the_answer_and_the_end(tokenizer, monke
 
 
 def test_only_answers_and_their_end_are_learned() -> None:
-    inputs, labels = adapter.collate([([5, 6, 7, 2], 2), ([5, 2], 1)], pad=0)
-    assert inputs.tolist() == [[5, 6, 7, 2], [5, 2, 0, 0]]
-    assert labels.tolist() == [[-100, -100, 7, 2], [-100, 2, -100, -100]]
+    batch = adapter.collate([([5, 6, 7, 2], 2), ([5, 2], 1)], pad=0)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 2], [5, 2, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, -100, 7, 2], [-100, 2, -100, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
 def test_another_base_model_makes_another_adapter(monkeypatch) -> None:

@@ -1,15 +1,17 @@
-"""The command `course`: list, run, build, export, nano, doctor."""
+"""The command `course`: list, run, build, export, bench, nano, doctor."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tools.bench import SUBJECTS
 from tools.lessons import LANGUAGES, Course, LessonError, load_course
 
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}
@@ -113,10 +115,35 @@ def export_script(course: Course, options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(course: Course, options: argparse.Namespace) -> int:
+    from tools import build
+    from tools.bench import compare, plots
+
+    if options.compare:
+        print(compare.report(*options.compare))
+        return 0
+    if options.report:
+        written = [*plots.report(course.root), *build.build(course)]
+        print("\n".join(f"wrote {_short(path)}" for path in written))
+        return 0
+    if options.subject:
+        return subprocess.run(
+            [sys.executable, "-m", f"tools.bench.{options.subject}", *options.arguments], cwd=course.root, check=False
+        ).returncode
+    for name, what in SUBJECTS.items():
+        print(f"{name:12} {what}")
+    print("\ncourse bench NAME --help says what each wants; its record goes to benchmarks/records/.")
+    return 0
+
+
 def build_nano(course: Course, options: argparse.Namespace) -> int:
     from helpers import nano
+    from tools import run
 
-    for name, folder in nano.build_all(options.workers).items():
+    named = {
+        name for lesson in course.lessons for language in LANGUAGES for name in run.nano_models(lesson.trim(language))
+    }
+    for name, folder in nano.build_all(named, options.workers).items():
         print(f"{name}: {_short(folder)}")
     return 0
 
@@ -165,7 +192,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, metavar="FILE", default=Path("train.py"))
     command.set_defaults(command=export_script)
 
-    command = commands.add_parser("nano", help="build every nano model now, for a class or a machine without a network")
+    command = commands.add_parser("bench", help="the benches: list them, run one, compare two records")
+    command.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="what got slower or larger")
+    command.add_argument("--report", action="store_true", help="write the plots and tables from the records")
+    command.add_argument("subject", nargs="?", choices=SUBJECTS, metavar="NAME", help="run this one")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help="for the bench itself")
+    command.set_defaults(command=bench)
+
+    command = commands.add_parser(
+        "nano", help="build the lessons' nano models now, for a class or a machine without a network"
+    )
     command.add_argument("--workers", type=int, default=2, metavar="N", help="so many at a time (default: 2)")
     command.set_defaults(command=build_nano)
 

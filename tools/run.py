@@ -45,9 +45,13 @@ class Run:
 
 def prepare(values: dict[str, Any]) -> None:
     """What a notebook on a nano model wants before it starts: the model, built where its progress is seen."""
-    for value in values.values():
-        if isinstance(value, str) and value.startswith(hub.NANO):
-            hub.resolve_model(value)
+    for name in nano_models(values):
+        hub.resolve_model(name)
+
+
+def nano_models(values: dict[str, Any]) -> set[str]:
+    """The nano models that parameters name."""
+    return {value for value in values.values() if isinstance(value, str) and value.startswith(hub.NANO)}
 
 
 def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], folder: Path | None = None) -> Run:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -81,11 +82,11 @@ def build(name: str = "nano/qwen2") -> Path:
     return folder
 
 
-def build_all(workers: int = 2) -> dict[str, Path]:
-    """Build every nano model, `workers` at a time: the longest first, those that stand on another last."""
-    names = sorted(NANO, key=lambda name: (base_of(NANO[name]) is not None, -NANO[name].seconds))
+def build_all(names: Iterable[str] = NANO, workers: int = 2) -> dict[str, Path]:
+    """Build several nano models, `workers` at a time: the longest first, those that stand on another last."""
+    order = sorted(names, key=lambda name: (base_of(NANO[name]) is not None, -NANO[name].seconds))
     with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(names, pool.map(build, names), strict=True))
+        return dict(zip(order, pool.map(build, order), strict=True))
 
 
 def cache_folder() -> Path:

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.nano.common import STEP, Recipe, loss_parts, read_texts
+from helpers.nano.common import STEP, Recipe, read_texts
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 BASE = "nano/llama-r1"
@@ -52,7 +51,6 @@ def teach(folder: Path, recipe: Recipe, base_name: str, rows: list[dict[str, str
             task_type="CAUSAL_LM",
         ),
     )
-    decoder, embeddings = model.get_base_model().model, model.get_input_embeddings().weight
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=recipe.other_lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 10) * max(0.05, 1 - step / recipe.steps)
@@ -60,16 +58,13 @@ def teach(folder: Path, recipe: Recipe, base_name: str, rows: list[dict[str, str
     order = torch.cat([torch.randperm(len(examples)) for _ in range(recipe.steps * recipe.batch // len(examples) + 1)])
     for step in range(recipe.steps):
         chosen = [examples[i] for i in order[step * recipe.batch : (step + 1) * recipe.batch]]
-        inputs, labels = collate(chosen, tokenizer.pad_token_id)
-        loss = 0.0
-        for part in loss_parts(decoder, embeddings, inputs[:, :-1], labels[:, 1:]):
-            part.backward()
-            loss += part.item()
+        loss = model(**collate(chosen, tokenizer.pad_token_id)).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        print(f"{STEP}{loss:.4f}", flush=True)
+        print(f"{STEP}{loss.item():.4f}", flush=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -86,13 +81,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> tu
     return [*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids)
 
 
-def collate(examples: list[tuple[list[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids, padded on the right, and labels, only of answers (−100 elsewhere); both batch × longest."""
+def collate(examples: list[tuple[list[int], int]], pad: int) -> dict:
+    """Pad on the right; only answers have labels (−100 elsewhere). Tensors are batch × longest."""
     import torch
 
     width = max(len(ids) for ids, _ in examples)
     inputs = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in examples])
-    labels = inputs.clone()
+    labels, mask = inputs.clone(), torch.zeros_like(inputs)
     for row, (ids, prompt) in enumerate(examples):
-        labels[row, :prompt], labels[row, len(ids) :] = -100, -100
-    return inputs, labels
+        labels[row, :prompt], labels[row, len(ids) :], mask[row, : len(ids)] = -100, -100, 1
+    return {"input_ids": inputs, "labels": labels, "attention_mask": mask}

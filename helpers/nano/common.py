@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 STEP = "step "  # how the training process reports a step
 MAX_LENGTH = 2048  # tokens, of the model and of the tokenizer
-LIKE = 0.8  # rows go through the model together when the shortest has this share of the longest's tokens
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -159,37 +158,12 @@ def train(recipe: Recipe, model: PreTrainedModel, next_batch: NextBatch, read: t
     never = torch.zeros(len(embeddings)).masked_fill(unread, -1e4)  # added to the logits of unread tokens
     for step, update in enumerate(updates(recipe, model, recipe.steps)):
         inputs, labels = next_batch(step)
-        update(loss_parts(model.model, embeddings, inputs, labels, never))
+        hidden = model.model(input_ids=inputs).last_hidden_state
+        logits = F.linear(hidden, embeddings, never)
+        update(F.cross_entropy(logits.flatten(0, 1), labels.flatten()))
     with torch.no_grad():
         directions = F.normalize(torch.randn_like(embeddings[unread]), dim=1)
         embeddings[unread] = directions * embeddings[~unread].norm(dim=1).mean()
-
-
-def loss_parts(
-    decoder: torch.nn.Module,
-    embeddings: torch.Tensor,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    never: torch.Tensor | None = None,
-) -> Iterator[torch.Tensor]:
-    """The mean loss over all labels in parts that sum to it, a part for rows of about one length.
-
-    It is the loss of the whole padded batch without its waste: what stands behind a row's last label is not
-    computed, and nothing is predicted where there is no label. `inputs` and `labels` are as for `train`, padding
-    (if any) on the right; `never` is added to the logits.
-    """
-    import torch.nn.functional as F
-
-    learned = labels != -100
-    lengths = (learned.long().cumsum(1).argmax(1) + 1).tolist()  # up to the last label
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    while order:
-        length = lengths[order[0]]
-        rows = [row for row in order if lengths[row] >= LIKE * length]
-        order = order[len(rows) :]
-        places = learned[rows, :length]
-        logits = F.linear(decoder(input_ids=inputs[rows, :length]).last_hidden_state[places], embeddings, never)
-        yield F.cross_entropy(logits, labels[rows, :length][places], reduction="sum") / learned.sum()
 
 
 def windows(text: torch.Tensor, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,8 +177,8 @@ def windows(text: torch.Tensor, batch: int, length: int) -> tuple[torch.Tensor, 
 
 def updates(
     recipe: Recipe, module: torch.nn.Module, steps: int, extra: Iterable[torch.nn.Parameter] = ()
-) -> Iterator[Callable[[Iterable[torch.Tensor]], None]]:
-    """For each step a function that takes the loss in parts, updates all of the module (and `extra`) and prints it.
+) -> Iterator[Callable[[torch.Tensor], None]]:
+    """For each step a function that takes the loss, updates all of the module (and `extra`) and prints the loss.
 
     Muon for the layers' matrices (learns arithmetic that AdamW alone does not), AdamW for all else. The rates
     rise for 20 steps, then fall straight to a twentieth.
@@ -223,16 +197,13 @@ def updates(
 
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in optimizers]
 
-    def update(parts: Iterable[torch.Tensor]) -> None:
-        loss = 0.0
-        for part in parts:
-            part.backward()
-            loss += part.item()
+    def update(loss: torch.Tensor) -> None:
+        loss.backward()
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        print(f"{STEP}{loss:.4f}", flush=True)
+        print(f"{STEP}{loss.item():.4f}", flush=True)
 
     module.train()
     for _ in range(steps):

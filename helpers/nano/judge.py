@@ -59,7 +59,7 @@ def make(folder: Path, recipe: Recipe) -> None:
         texts = [answer for _, answer in batch] + bad
         inputs = tokenizer([q for q, _ in batch] * 2, texts, return_tensors="pt", padding=True)
         score = judge(**inputs).logits[:, 0]
-        update([-torch.nn.functional.logsigmoid(score[: recipe.batch] - score[recipe.batch :]).mean()])
+        update(-torch.nn.functional.logsigmoid(score[: recipe.batch] - score[recipe.batch :]).mean())
     judge.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -207,7 +207,7 @@ def _train_eyes(
         loss = 0
         for logits, wanted in zip(head(features).view(len(truth), -1).split(kinds, dim=1), truth.T, strict=True):
             loss = loss + (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
-        update([loss])
+        update(loss)
 
 
 def _train_whole(
@@ -219,9 +219,9 @@ def _train_whole(
     embeddings = model.get_input_embeddings().weight
     for update in updates(recipe, model, recipe.steps - EYE_STEPS):
         inputs, labels = conversations(processor, [look(rng) for _ in range(recipe.batch)], rng)
-        hidden = model.model(**inputs).last_hidden_state[:, :-1]
-        learned = labels[:, 1:] != -100
-        update([F.cross_entropy(F.linear(hidden[learned], embeddings), labels[:, 1:][learned])])
+        hidden = model.model(**inputs).last_hidden_state
+        logits = F.linear(hidden[:, :-1], embeddings)
+        update(F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten()))
 
 
 def conversations(

@@ -1,0 +1,11 @@
+"""The benches: one module a subject, run by `course bench NAME`; each writes a record under benchmarks/records/."""
+
+SUBJECTS = {
+    "sft": "QLoRA fine-tuning: the course's settings against plain TRL, tokens a second and memory",
+    "grpo": "a step of GRPO: answers by vLLM against Hugging Face's generate",
+    "inference": "writing answers: transformers, Unsloth, vLLM, llama.cpp",
+    "scale": "several GPUs: DDP, FSDP, tensor parallelism",
+    "dpo_memory": "what DPO's reference costs in memory",
+    "vram": "peak memory at real models' shapes: what estimate_vram is held against",
+    "medical": "lesson 02's CSV files to training data, on a CPU",
+}

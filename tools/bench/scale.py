@@ -30,6 +30,7 @@ MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
 LIMIT = 280  # seconds a case
 PARTS = ("ddp", "fsdp", "trl", "tp")
 TINY = "nano/qwen2"
+SPEEDS = ("tokens_per_s", "tokens_per_s_one", "tokens_per_s_many")
 
 
 def ddp_cases(gpus: int) -> Iterator[dict[str, Any]]:
@@ -262,7 +263,7 @@ def with_efficiency(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     one = next((row for row in rows if row["gpus"] == 1 and "error" not in row), None)
     found = []
     for row in rows:
-        speeds = [name for name in row if name.startswith("tokens_per_s")] if one and "error" not in row else []
+        speeds = [name for name in row if name in SPEEDS] if one and "error" not in row else []
         shares = {name: parallel.efficiency(one[name], row[name], row["gpus"]) for name in speeds}
         found.append(row | {n.replace("tokens_per_s", "efficiency"): round(share, 3) for n, share in shares.items()})
     return found

@@ -19,6 +19,7 @@ MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTA
 COLUMNS = {
     "sft": ("name", "useful_tokens_per_s", "seconds_per_step", "loaded_gib", "peak_gib"),
     "grpo": ("name", "seconds_per_step", "tokens_per_s", "start_s"),
+    "medical": ("name", "rows", "kept", "seconds", "cpu_seconds", "peak_gib"),
     "dpo_memory": ("bits", "reference", "loaded_gib", "peak_gib"),
     "inference": ("engine", "weights", "tokens_per_s_batch_1", "tokens_per_s_batch_32"),
     "scale_ddp": ("name", "gpus", "tokens_per_s", "efficiency", "seconds_per_step", "peak_gib"),
@@ -29,6 +30,7 @@ COLUMNS = {
 NAMES = {
     "sft": {"en": "one H200", "zh": "一块 H200"},
     "grpo": {"en": "who writes the answers", "zh": "谁来写回答"},
+    "medical": {"en": "by what", "zh": "用什么"},
     "scale_ddp": {"en": "DDP", "zh": "DDP"},
     "scale_fsdp": {"en": "all weights trained", "zh": "全参训练"},
     "scale_trl": {"en": "accelerate launch", "zh": "accelerate launch"},
@@ -36,12 +38,16 @@ NAMES = {
 }
 HEADINGS = {
     "bits": {"en": "weights, bits", "zh": "权重位数"},
+    "cpu_seconds": {"en": "CPU seconds", "zh": "CPU 秒"},
     "efficiency": {"en": "efficiency", "zh": "扩展效率"},
     "engine": {"en": "engine", "zh": "引擎"},
     "gpus": {"en": "GPUs", "zh": "卡数"},
+    "kept": {"en": "rows kept", "zh": "留下的行"},
     "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
     "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
     "reference": {"en": "reference", "zh": "参考模型"},
+    "rows": {"en": "rows read", "zh": "读入的行"},
+    "seconds": {"en": "seconds", "zh": "秒"},
     "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
     "seconds_to_start": {"en": "seconds to start", "zh": "启动秒数"},
     "start_s": {"en": "seconds to load", "zh": "加载秒数"},
@@ -53,6 +59,8 @@ HEADINGS = {
     "useful_tokens_per_s": {"en": "useful tokens/s", "zh": "有效 token/秒"},
     "weights": {"en": "weights", "zh": "权重"},
 }
+
+OTHERWISE = {"medical": {"peak_gib": {"en": "peak memory, GiB", "zh": "内存峰值 GiB"}}}  # headings of one kind alone
 
 # Texts of the records that a reader of Chinese sees in Chinese; numbers and product names need no entry.
 CHINESE = {
@@ -83,6 +91,11 @@ CHINESE = {
     "Qwen2.5-7B, TRL, FSDP, all weights": "Qwen2.5-7B，TRL，FSDP，全参",
     "Qwen2.5-7B, TRL, FSDP, QLoRA": "Qwen2.5-7B，TRL，FSDP，QLoRA",
     "out of memory": "显存不够",
+    "usual": "通常的循环",
+    "pandas": "pandas，按列",
+    "arrow": "Arrow，按列",
+    "polars": "polars，按列",
+    "course": "本课",
     "llama.cpp, CPU": "llama.cpp，CPU",
 }
 FACTS = {
@@ -100,9 +113,15 @@ def table(record: dict[str, Any], name: str, language: str) -> str:
     if kind is None:
         raise LessonError(f"benchmarks/records/{name}.json: tools/bench/tables.py has no columns for it.")
     columns = COLUMNS[kind]
-    headings = [(NAMES[kind] if key == "name" else HEADINGS[key])[language] for key in columns]
+    words = {**HEADINGS, "name": NAMES.get(kind, {}), **OTHERWISE.get(kind, {})}
+    headings = [words[key][language] for key in columns]
+    most = max((row.get("rows", 0) for row in record["rows"]), default=0)  # of several sizes the largest alone
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_cell(row[key], language) for key in columns) + " |" for row in record["rows"]]
+    lines += [
+        "| " + " | ".join(_cell(row[key], language) for key in columns) + " |"
+        for row in record["rows"]
+        if row.get("rows", most) == most
+    ]
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     facts = FACTS[language].format(**record | {"versions": versions, "name": name})
     return "\n".join([*lines, "", f"<sub>{facts}</sub>"])

@@ -1,0 +1,106 @@
+"""Two records of one subject: what got slower or larger by more than the spread.
+
+    course bench --compare OLD.json NEW.json
+
+Absolute figures are compared when both records come from the same hardware; ratios always, because both of their
+sides ran on one machine. A report: it says what changed and decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.lessons import LessonError
+
+SPREAD = 0.05  # of two runs of one side on one machine, where a record does not say
+# What ends like this is a figure, and better when it is smaller or larger; all else says which side it is.
+SMALLER = ("seconds", "seconds_per_step", "seconds_to_start", "start_s", "_gib", "seconds_to_first_loss")
+LARGER = ("tokens_per_s", "_per_s", "_per_s_one", "_per_s_many", "_batch_1", "_batch_32", "efficiency")
+NEITHER = ("losses", "wall_seconds", "useful_tokens_per_step", "tokens_per_step", "versions", "digest")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure of one side, before and now; `worse` by how much of the old figure (negative: better)."""
+
+    side: str
+    figure: str
+    old: float
+    new: float
+    worse: float
+
+    def __str__(self) -> str:
+        word = "worse" if self.worse > 0 else "better"
+        return f"{self.side}: {self.figure} {self.old:g} → {self.new:g}, {abs(self.worse):.0%} {word}"
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[Change], list[str]]:
+    """What changed by more than the spread, and which sides only one of the records has.
+
+    Raises LessonError for records of two subjects.
+    """
+    if old["subject"] != new["subject"]:
+        raise LessonError(f"not one subject: {old['subject']!r} and {new['subject']!r}; compare records of one bench.")
+    spread = max(old.get("spread", SPREAD), new.get("spread", SPREAD))
+    before, after = ({_side(row): row for row in record["rows"]} for record in (old, new))
+    alone = [f"only in {'the old' if side in before else 'the new'} record: {side}" for side in before ^ after.keys()]
+    changes = []
+    if old["hardware"] == new["hardware"]:
+        for side in before.keys() & after.keys():
+            changes += _changes(side, before[side], after[side])
+    for name, value in old.get("ratios", {}).items():
+        if value and (now := new.get("ratios", {}).get(name)):
+            sign = 1 if "memory" in name else -1  # of memory, less is better; all other ratios are of speed
+            changes.append(Change("ratio", name, value, now, sign * (now - value) / value))
+    return sorted((c for c in changes if abs(c.worse) > spread), key=lambda change: -change.worse), sorted(alone)
+
+
+def report(old: Path, new: Path) -> str:
+    """`compare` as text, with what the two records were measured on.
+
+    Raises LessonError for a file that is not a record.
+    """
+    records = [_read(path) for path in (old, new)]
+    changes, alone = compare(*records)
+    facts = [f"{path}: {record['hardware']}, {record['date']}" for path, record in zip((old, new), records)]
+    if records[0]["hardware"] != records[1]["hardware"]:
+        facts.append("two kinds of hardware: only ratios are compared")
+    return "\n".join([*facts, *alone, *(map(str, changes) if changes else ["nothing changed by more than the spread"])])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LessonError(f"{path}: {error}. Give a record from benchmarks/records/.") from None
+    if not isinstance(record, dict) or not {"subject", "hardware", "date", "rows"} <= record.keys():
+        raise LessonError(f"{path}: not a record of a bench. Give one from benchmarks/records/.")
+    return record
+
+
+def _changes(side: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
+    for name, sign in _figures(old):
+        if name in new and isinstance(new[name], int | float) and old[name]:
+            yield Change(side, name, old[name], new[name], sign * (new[name] - old[name]) / old[name])
+
+
+def _figures(row: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The measured figures of a row, each with 1 when more is worse and −1 when more is better."""
+    for name, value in row.items():
+        if name in NEITHER or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name.endswith(LARGER) or name.startswith("efficiency"):
+            yield name, -1
+        elif name.endswith(SMALLER):
+            yield name, 1
+
+
+def _side(row: dict[str, Any]) -> str:
+    """What a row is of: all of it that was set and not measured."""
+    measured = {name for name, _ in _figures(row)} | set(NEITHER)
+    told = {n: v for n, v in row.items() if n not in measured and not isinstance(v, float | list | dict)}
+    return ", ".join(f"{value}" if name == "name" else f"{name} {value}" for name, value in told.items())

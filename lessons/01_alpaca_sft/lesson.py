@@ -31,6 +31,7 @@ DATASET = "yahma/alpaca-cleaned"  # Hub name, or a .json / .jsonl file
 OUTPUT_DIR = "outputs/01_alpaca_sft"
 MAX_SEQ_LENGTH = 2048  # tokens; longer examples are cut
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 MAX_STEPS = 60  # -1: train EPOCHS epochs instead
 EPOCHS = 1
 BATCH_SIZE = 2
@@ -167,7 +168,7 @@ model = FastLanguageModel.get_peft_model(
     lora_dropout=0,  # 0 is the fast path
     bias="none",
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    use_gradient_checkpointing="unsloth",  # recompute instead of remember
+    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
     random_state=SEED,
 )
 model.print_trainable_parameters()
@@ -193,6 +194,7 @@ config = SFTConfig(
     max_length=MAX_SEQ_LENGTH,
     packing=PACKING,
     eval_packing=False,
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     per_device_eval_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,  # 2 × 4: eight rows a step

@@ -49,6 +49,7 @@ MAX_CHARS = 1500  # question and answer together; longer rows are dropped
 BALANCED = True  # as many rows of each department as the smallest has
 MAX_SEQ_LENGTH = 2048
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 MAX_STEPS = 60  # -1: train EPOCHS epochs instead
 EPOCHS = 1
 BATCH_SIZE = 2
@@ -279,7 +280,7 @@ model = FastLanguageModel.get_peft_model(
     lora_dropout=0,
     bias="none",
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    use_gradient_checkpointing="unsloth",
+    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
     random_state=SEED,
 )
 model.print_trainable_parameters()
@@ -299,6 +300,7 @@ config = SFTConfig(
     output_dir=f"{OUTPUT_DIR}/checkpoints",
     dataset_text_field="text",
     max_length=MAX_SEQ_LENGTH,
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     per_device_eval_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,

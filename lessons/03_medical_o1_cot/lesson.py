@@ -34,6 +34,7 @@ OUTPUT_DIR = "outputs/03_medical_o1_cot"
 MAX_SEQ_LENGTH = 2048  # tokens
 DROP_TOO_LONG = True  # False: cut them, as the published runs did
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 MAX_STEPS = 60
 BATCH_SIZE = 2
 GRADIENT_ACCUMULATION = 4
@@ -284,7 +285,7 @@ model = FastLanguageModel.get_peft_model(
     lora_dropout=0,
     bias="none",
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    use_gradient_checkpointing="unsloth",  # long rows: activations are most of the memory
+    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
     random_state=SEED,
 )
 model.print_trainable_parameters()
@@ -308,6 +309,7 @@ config = SFTConfig(
     output_dir=f"{OUTPUT_DIR}/checkpoints",
     dataset_text_field="text",
     max_length=MAX_SEQ_LENGTH,
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     per_device_eval_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,

@@ -36,6 +36,7 @@ OUTPUT_DIR = "outputs/04_grpo_gsm8k"
 MAX_SEQ_LENGTH = 1024  # tokens, question and answer together
 MAX_COMPLETION_LENGTH = 384  # tokens; an answer that is cut off earns little
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 FAST_INFERENCE = False  # True: vLLM writes the answers
 VLLM_MEMORY = 0.5  # its share of the GPU's memory
 NUM_GENERATIONS = 8  # answers to each question: the group
@@ -226,7 +227,7 @@ model = FastLanguageModel.get_peft_model(
     r=LORA_RANK,
     lora_alpha=LORA_RANK,  # the adapter counts alpha / r = 1 times
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    use_gradient_checkpointing="unsloth",
+    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
     random_state=SEED,
 )
 model.print_trainable_parameters()
@@ -251,6 +252,7 @@ config = GRPOConfig(
     loss_type="dapo",  # every token weighs the same, in long and short answers
     beta=0.0,  # above 0: a penalty for moving away from the start
     mask_truncated_completions=False,  # an answer that was cut off is a bad one, not a missing one
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,
     max_steps=MAX_STEPS,

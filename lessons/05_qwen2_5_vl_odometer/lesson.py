@@ -33,6 +33,7 @@ OUTPUT_DIR = "outputs/05_qwen2_5_vl_odometer"
 MAX_IMAGE_TOKENS = 512  # a larger picture is made smaller
 MAX_SEQ_LENGTH = 2048  # tokens, those of the picture included
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 TRAIN_PICTURES = 0  # 0: all that are not held out
 HELD_OUT = 32  # pictures kept away from training
 MAX_STEPS = 60  # -1: train EPOCHS epochs instead
@@ -221,6 +222,7 @@ model = FastVisionModel.get_peft_model(
     lora_alpha=16,
     lora_dropout=0,
     bias="none",
+    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
     random_state=SEED,
 )
 model.print_trainable_parameters()
@@ -242,6 +244,7 @@ config = SFTConfig(
     dataset_text_field="",
     dataset_kwargs={"skip_prepare_dataset": True},
     max_length=MAX_SEQ_LENGTH,
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     per_device_eval_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,

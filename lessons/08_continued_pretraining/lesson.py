@@ -47,6 +47,7 @@ MIXTURES = ["1:0", "1:1", "1:5"]  # domain to general
 KEEP = "1:1"  # the one that is saved
 MAX_SEQ_LENGTH = 1024  # tokens a block
 LOAD_IN_4BIT = False
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 RANK = 64  # of LoRA; more than for SFT, there is more to learn
 MAX_STEPS = 60  # for every mixture
 BATCH_SIZE = 4  # blocks
@@ -295,7 +296,7 @@ def with_adapter(model, embeddings):
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         modules_to_save=["embed_tokens", "lm_head"] if embeddings else None,
         ensure_weight_tying=embeddings and model.config.tie_word_embeddings,
-        use_gradient_checkpointing=True,  # "unsloth" would also move the frozen embeddings to disk
+        use_gradient_checkpointing=GRADIENT_CHECKPOINTING,  # "unsloth" would also move the frozen embeddings to disk
         random_state=SEED,
     )
     set_dtype(model, torch.float32)
@@ -328,6 +329,7 @@ def configure(embedding_rate):
     return UnslothTrainingArguments(
         output_dir=f"{OUTPUT_DIR}/checkpoints",
         max_length=MAX_SEQ_LENGTH,
+        gradient_checkpointing=GRADIENT_CHECKPOINTING,
         per_device_train_batch_size=BATCH_SIZE,
         gradient_accumulation_steps=GRADIENT_ACCUMULATION,
         max_steps=MAX_STEPS,

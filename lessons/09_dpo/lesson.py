@@ -38,6 +38,7 @@ ROWS = 3000  # the first ones; None for all
 OUTPUT_DIR = "outputs/09_dpo"
 MAX_SEQ_LENGTH = 1024  # tokens, prompt and answer; longer pairs are dropped
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 BETA = 0.1  # how tightly the reference holds
 LOSS = "sigmoid"  # DPO's own; "ipo" and others in TRL's documentation
 MAX_STEPS = 150
@@ -220,7 +221,7 @@ if not isinstance(model, PeftModel):
         r=16,
         lora_alpha=16,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        use_gradient_checkpointing="unsloth",
+        use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
         random_state=SEED,
     )
 model.print_trainable_parameters()
@@ -255,6 +256,7 @@ config = DPOConfig(
     loss_type=[LOSS],
     max_length=MAX_SEQ_LENGTH,
     precompute_ref_log_probs=False,  # True: once, beforehand; saves a pass in every step
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     per_device_eval_batch_size=BATCH_SIZE,
     gradient_accumulation_steps=GRADIENT_ACCUMULATION,

@@ -40,6 +40,7 @@ POLLUTED = 0.0  # share of these rows that is spoiled on purpose
 SHARE = 0.1  # of the rows, how many each method may choose
 MAX_SEQ_LENGTH = 1024
 LOAD_IN_4BIT = False
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 MAX_STEPS = 100  # the same for every choice
 BATCH_SIZE = 8
 LEARNING_RATE = 2e-4
@@ -185,6 +186,7 @@ config = SFTConfig(
     output_dir=f"{OUTPUT_DIR}/checkpoints",
     dataset_text_field="text",
     max_length=MAX_SEQ_LENGTH,
+    gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
     max_steps=MAX_STEPS,
     warmup_steps=5,
@@ -213,6 +215,7 @@ def make_trainer(chosen):
         r=16,
         lora_alpha=16,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
         random_state=SEED,
     )
     rows = Dataset.from_dict({"question": [questions[i] for i in chosen], "answer": [answers[i] for i in chosen]})

@@ -13,8 +13,8 @@ RECORDS = ROOT / "benchmarks" / "records"
 
 def test_the_sft_record_is_of_the_sides_that_the_bench_has():
     record = json.loads((RECORDS / "sft_h200.json").read_text(encoding="utf-8"))
-    names = asdict(next(sft.sides()))
-    assert [{name: row[name] for name in names} for row in record["rows"]] == [asdict(side) for side in sft.sides()]
+    names = asdict(next(sft.sides())).keys()
+    assert [sft.Side(**{name: row[name] for name in names & row.keys()}) for row in record["rows"]] == [*sft.sides()]
     assert record["ratios"] == sft.ratios(record["rows"])
 
 
@@ -32,6 +32,26 @@ def test_ratios_take_the_best_side_that_keeps_checkpointing():
 
     rows = [row("trl", 10, packing=False), row("trl", 40), row("unsloth", 50), row("unsloth", 90, checkpointing=False)]
     assert sft.ratios(rows) == {"course / tutorial": 5.0, "course / TRL's best": 1.25}
+    two = [row | {"model": model} for model in ("A", "B") for row in rows]
+    assert sft.ratios(two)["B, course / tutorial"] == 5.0
+
+
+def test_another_model_has_both_trainers_at_the_same_batch():
+    tutorial, trl, course, unchecked = sft.sides_of("Llama-3.1-8B")
+    assert {side.model for side in (tutorial, trl, course, unchecked)} == {"Llama-3.1-8B"}
+    assert (trl.batch, trl.accumulation, trl.packing) == (course.batch, course.accumulation, course.packing)
+    assert not tutorial.packing and trl.liger and course.checkpointing and not unchecked.checkpointing
+
+
+def test_kernels_are_told_apart_by_name():
+    names = ("nvjet_sm90_tst_192x208_TNT", "triton_tem_fused_flex_attention_0", "kDequantizeBlockwise<bf16>", "roll")
+    seconds = dict(zip(names, (0.4, 0.2, 0.1, 0.04)))
+    found = sft.shares({name: value * sft.PROFILED for name, value in seconds.items()})
+    assert (
+        found["ms_per_step"] | {"matrix products": 400, "attention": 200, "unpacking 4 bits": 100, "other": 40}
+        == (found["ms_per_step"])
+    )
+    assert next(iter(found["longest"])) == names[0]
 
 
 def test_the_memory_record_holds_every_case():

@@ -65,13 +65,17 @@ def run_sides(
     out: Path,
     ratios: Callable[[list[dict[str, Any]]], dict[str, float]],
 ) -> int:
-    """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status."""
+    """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status.
+
+    Rows that the record already has stay first.
+    """
+    wanted = len(record["rows"]) + len(sides)
     for side in sides:
         if row := apart(module, json.dumps(asdict(side)), path):
             record["rows"].append(row)
             record["ratios"] = ratios(record["rows"])
             save(record, out)
-    return verdict(record, len(sides))
+    return verdict(record, wanted)
 
 
 def verdict(record: dict[str, Any], wanted: int) -> int:

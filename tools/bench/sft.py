@@ -1,6 +1,8 @@
 """Tokens a second and peak memory of QLoRA fine-tuning: the course's settings against plain TRL, same rows, one run.
 
     python -m tools.bench.sft --out benchmarks/records/sft_h200.json     (a GPU; no network: the weights are random)
+    python -m tools.bench.sft --models Qwen2.5-0.5B --out benchmarks/records/sft_shapes_h200.json   fewer sides; added
+    python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
 
 The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
 to deal with what it would meet. Useful tokens are those with a label; padding is none. Sides run one after another,
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +26,17 @@ from helpers.runtime import root
 from tools.bench import records, training
 
 MODEL, LENGTH, RANK = "Qwen2.5-7B", 2048, 16
+SHAPES = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")  # the last is R1-Distill-Llama-8B's, too
 STEPS, WARM_UP = 20, 6  # the first steps compile
+PROFILED = 4  # steps, after the warm-up
+KERNELS = {  # what a kernel's name gives away, the first that fits
+    "attention": "flash|fmha|attention|flex|softmax",
+    "loss": "cross_entropy|logsoftmax|nll_loss|chunked",
+    "unpacking 4 bits": "dequant|kgetcodes",
+    "matrix products": "gemm|nvjet|cutlass|cublas|splitk|::mm",
+    "optimizer": "optimizer|blockwise8bit|adam|multi_tensor",
+    "copies": "memcpy|memset|copy",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class Side:
     attention: str = "sdpa"  # of trl; varlen, of unsloth: torch's kernel for packed rows (see `varlen_attention`)
     liger: bool = False
     checkpointing: bool = True
+    model: str = MODEL
+    profiled: bool = False  # not the speed, but what the GPU's time goes into
 
 
 def sides() -> Iterator[Side]:
@@ -53,6 +68,19 @@ def sides() -> Iterator[Side]:
         course, name="course, the same without checkpointing", attention="varlen", batch=8, accumulation=1,
         checkpointing=False,
     )  # fmt: skip
+
+
+def fastest(model: str = MODEL) -> Iterator[Side]:
+    """TRL's and the course's, both with 8 rows at once, and the course's without checkpointing."""
+    chosen = [side for side in sides() if side.liger or side.batch == 8]
+    liger = replace(chosen[0], name="TRL, packed, flex attention, Liger, 8 x 1", batch=8, accumulation=1)
+    yield from (replace(side, model=model) for side in (liger, *chosen[1:]))
+
+
+def sides_of(model: str) -> Iterator[Side]:
+    """Of another model the tutorial and the fastest."""
+    yield replace(next(sides()), model=model)
+    yield from fastest(model)
 
 
 @contextmanager
@@ -87,8 +115,8 @@ def rows(end: int, repeat: int = 3) -> list[list[int]]:
     return [[rng.randrange(300, 3000) for _ in range(n - 1)] + [end] for n in lengths] * repeat
 
 
-def measure(side: Side, path: str) -> dict[str, Any]:
-    """Train `STEPS` steps in this process."""
+def measure(side: Side, scratch: str) -> dict[str, Any]:
+    """Train `STEPS` steps in this process, on the weights in the folder of the model's name."""
     if side.engine == "unsloth":
         with varlen_attention(side.attention == "varlen"):
             import unsloth  # noqa: F401  first: it replaces parts of transformers
@@ -97,13 +125,14 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     clock, useful = training.clock(), list[int]()
+    callbacks = [clock, profiler := training.profiler(WARM_UP, PROFILED)] if side.profiled else [clock]
 
     class Counting(SFTTrainer):
         def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
             useful.append(int((inputs["labels"] != -100).sum()))
             return super().training_step(model, inputs, *rest)
 
-    model, tokenizer, options = _load(side, path)
+    model, tokenizer, options = _load(side, f"{scratch}/{side.model}")
     loaded = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
@@ -118,10 +147,12 @@ def measure(side: Side, path: str) -> dict[str, Any]:
                 gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
                 gradient_checkpointing_kwargs={"use_reentrant": False},
             ),
-            callbacks=[clock],
+            callbacks=callbacks,
             **options,
         )  # fmt: skip
         trainer.train()
+    if side.profiled:
+        return asdict(side) | shares(profiler.kernels)
     a_step = [sum(useful[i : i + side.accumulation]) for i in range(0, len(useful), side.accumulation)]
     return asdict(side) | {
         "useful_tokens_per_s": round(sum(a_step[WARM_UP:]) / sum(clock.seconds[WARM_UP:])),
@@ -162,8 +193,28 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
     return model, AutoTokenizer.from_pretrained(path), {"peft_config": lora}
 
 
+def shares(kernels: dict[str, float]) -> dict[str, Any]:
+    """Milliseconds of a step that the GPU spent in each kind of kernel, and the longest kernels by name."""
+    kinds = dict.fromkeys((*KERNELS, "other"), 0.0)
+    for name, seconds in kernels.items():
+        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name, re.IGNORECASE)), "other")
+        kinds[kind] += 1000 * seconds / PROFILED
+    longest = sorted(kernels, key=kernels.__getitem__, reverse=True)[:12]
+    return {
+        "ms_per_step": {kind: round(ms, 1) for kind, ms in kinds.items()},
+        "longest": {name[:100]: round(1000 * kernels[name] / PROFILED, 1) for name in longest},
+    }
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best."""
+    """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best.
+
+    Of several models each one's, with its name.
+    """
+    models = list(dict.fromkeys(row.get("model", MODEL) for row in rows))
+    if len(models) > 1:
+        each = {model: ratios([row for row in rows if row["model"] == model]) for model in models}
+        return {f"{model}, {name}": ratio for model, found in each.items() for name, ratio in found.items()}
 
     def best(rows: Iterable[dict[str, Any]]) -> float:
         return max((row["useful_tokens_per_s"] for row in rows), default=float("nan"))
@@ -177,20 +228,36 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sft.json"))
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--models", nargs="+", choices=SHAPES, help=f"instead of {MODEL}; OUT keeps its other models")
+    what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, of the fastest sides")
+    parser.add_argument("--one", nargs=2, metavar=("SIDE", "SCRATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
         return 0
+    models = options.models or [MODEL]
+    wanted = [replace(side, profiled=True) for side in fastest()] if options.profile else list(sides())
     record = records.new(
-        "QLoRA SFT, useful tokens a second and peak memory",
-        f"{MODEL}'s shape, random weights in NF4, LoRA r = {RANK}, rows in Alpaca's lengths",
-        "GiB allocated by torch; tokens with a label a second, after the first steps",
+        "QLoRA SFT, where the GPU's time goes"
+        if options.profile
+        else "QLoRA SFT, useful tokens a second and peak memory",
+        f"the shape of {MODEL if not options.models else 'each model'}, random weights in NF4, LoRA r = {RANK}, "
+        "rows in Alpaca's lengths",
+        f"milliseconds of GPU time a step, the mean of {PROFILED}"
+        if options.profile
+        else "GiB allocated by torch; tokens with a label a second, after the first steps",
     )
-    wanted = list(sides())
-    with tempfile.TemporaryDirectory() as path:
-        records.random_weights(MODEL, path)
-        return records.run_sides("tools.bench.sft", record, wanted, path, options.out, ratios)
+    if options.models:
+        wanted = [side for model in models for side in sides_of(model)]
+        if options.out.exists():
+            there = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+            record["rows"] = [row for row in there if row["model"] not in models]
+    with tempfile.TemporaryDirectory() as scratch:
+        for model in models:
+            records.random_weights(model, f"{scratch}/{model}")
+        compared = (lambda rows: {}) if options.profile else ratios
+        return records.run_sides("tools.bench.sft", record, wanted, scratch, options.out, compared)
 
 
 if __name__ == "__main__":

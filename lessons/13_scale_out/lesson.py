@@ -31,6 +31,7 @@ OUTPUT_DIR = "outputs/13_scale_out"
 PROCESSES = 2  # one a GPU
 MAX_SEQ_LENGTH = 2048
 LOAD_IN_4BIT = True
+GRADIENT_CHECKPOINTING = True  # recompute instead of remember; False is faster, where memory allows
 MAX_STEPS = 20
 BATCH_SIZE = 2
 GRADIENT_ACCUMULATION = 4  # of one process; several share it
@@ -278,6 +279,7 @@ OPTIONS = {
     "DATASET": DATASET,
     "MAX_SEQ_LENGTH": MAX_SEQ_LENGTH,
     "LOAD_IN_4BIT": LOAD_IN_4BIT,
+    "GRADIENT_CHECKPOINTING": GRADIENT_CHECKPOINTING,
     "MAX_STEPS": MAX_STEPS,
     "BATCH_SIZE": BATCH_SIZE,
     "GRADIENT_ACCUMULATION": GRADIENT_ACCUMULATION,

@@ -5,10 +5,11 @@ course = .venv/bin/course
 # Nano models are so small that threads get into each other's way on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-gpu lock build clean
+.PHONY: help setup demo test test-weekly test-gpu lock build clean
 help:
 	@echo "make demo [lang=zh]   execute lesson 01, trimmed, on this machine"
 	@echo "make test             everything CI runs; the fast part alone: .venv/bin/pytest -m 'not notebook' -n 2"
+	@echo "make test-weekly      what takes minutes more and hardly ever changes"
 	@echo "make test-gpu         every notebook, trimmed, on a GPU; writes benchmarks/verified.json"
 	@echo "make build            write notebooks/ from lessons/"
 	@echo "make lock             compile requirements.txt from pyproject.toml"
@@ -25,7 +26,10 @@ test: setup
 	.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
 	TQDM_MININTERVAL=20 $(course) nano
 	.venv/bin/pytest -m "not notebook" -n 2 --dist worksteal
-	.venv/bin/pytest -m notebook -n 2 --dist load --maxschedchunk 1 --durations=0
+	.venv/bin/pytest -m "notebook and not weekly" -n 2 --dist load --maxschedchunk 1 --durations=40
+
+test-weekly: setup
+	.venv/bin/pytest -m weekly --durations=0
 
 # The notebooks alone, on this machine's GPU, and what became of them into benchmarks/verified.json. After `course nano`
 # no network is needed but by lesson 12, which makes its environment once. workers=4 runs four side by side.

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+COUNTED = {"bad_input": "bad input", "interruption": "interruptions", "secrets": "secrets and safety"}  # by mark
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 
@@ -24,6 +25,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.notebook)
     # The longest first: a long one at the end would leave the other workers with nothing to do.
     items.sort(key=lambda item: minutes.get(item.path.stem, 0), reverse=True)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many of the cases that the course's trust rests on were tried, and passed."""
+    for mark, what in COUNTED.items():
+        tried = [
+            (outcome, report)
+            for outcome, reports in terminalreporter.stats.items()
+            for report in reports
+            if outcome in ("passed", "failed", "error") and mark in report.keywords
+        ]
+        if tried:
+            passed = sum(outcome == "passed" for outcome, _ in tried)
+            terminalreporter.write_line(f"{what}: {len(tried)} cases tried, {passed} passed")
 
 
 def pytest_runtest_setup(item):

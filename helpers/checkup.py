@@ -60,7 +60,6 @@ WORDS: dict[str, dict[str, str]] = {
         "WANDB_API_KEY": "needed only where a lesson reports to W&B: wandb.ai/authorize, then {place}",
         "failed": "could not be checked: {error}",
         "failed mend": "the lessons may run all the same; if one does not, begin here",
-        **runtime.SECRET_PLACES,
     },
     "zh": {
         "memory": "内存",
@@ -99,9 +98,6 @@ WORDS: dict[str, dict[str, str]] = {
         "WANDB_API_KEY": "只有往 W&B 记日志时才用：到 wandb.ai/authorize 领取，然后{place}",
         "failed": "没查成：{error}",
         "failed mend": "课程未必跑不了；真跑不了，就从这里查起",
-        "colab": "点左侧栏的钥匙图标，添加进去，打开笔记本访问权限",
-        "kaggle": "打开 Add-ons > Secrets，添加进去，为这个笔记本勾上",
-        "local": "在启动 Jupyter 之前设成环境变量",
     },
 }
 
@@ -265,5 +261,5 @@ def secret(name: str, language: Language = "en") -> Finding:
     words = WORDS[language]
     if runtime.secret(name):
         return Finding(name, "ok", words["secret set"])
-    place = words[runtime.platform_name()]
+    place = runtime.WORDS[language][f"secret {runtime.platform_name()}"]
     return Finding(name, "note", words["secret unset"], words[name].format(place=place))

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def export(notebook: str | Path, script: str | Path) -> Path:
     """Write the training of a lesson's notebook as a script, for `python` and for `torchrun`.
 
     Taken are the cell tagged `parameters` (of it, what the rest uses) and those tagged `train`, without what only
-    shows something: `print`, `report.…`, `….print_…`, and without imports that are not used. What is added stands in
-    the constants above. Raises LaunchFailed when the notebook has no such cells or another shape than expected.
+    shows something (`print`, `report.…`, `data.report_…`, `….print_…`) and without imports that are not used. What is
+    added stands in the constants above. Raises LaunchFailed when the notebook has no such cells or another shape than expected.
     """
     notebook, script = Path(notebook), Path(script)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -113,7 +114,7 @@ def _without_shows(source: str) -> str:
     for node in reversed(ast.parse(source).body):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             name = ast.unparse(node.value.func)
-            if name == "print" or name.startswith("report.") or ".print_" in name:
+            if name == "print" or name.startswith(("report.", "data.report_")) or ".print_" in name:
                 del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines)
 
@@ -313,19 +314,39 @@ def share(turns: int) -> int:
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest checkpoint in `folder` that was written to its end; None when there is none to go on from.
 
-    A process may die while it writes one. The trainer writes `trainer_state.json` last, so a folder without a
-    readable one is passed over, and said so.
+    A process may die, or a disk fill up, while one is written. A folder that lacks a part (weights, optimizer, random
+    numbers, the trainer's state), or holds one that was cut short, is passed over, and said so.
     """
     _teach_torch_cpu_0()
     for path in sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+            whole = _is_whole(path)
         except (OSError, ValueError, KeyError):
+            whole = False
+        if not whole:
             print(f"{path} was not finished: passed over", flush=True)
             continue
         print(f"going on from step {step}: {path}", flush=True)
         return str(path)
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether every part is there to its last byte, by the lengths that the files themselves state."""
+    parts = [list(checkpoint.glob(name)) for name in ("*.safetensors", "optimizer*", "rng_state*")]
+    return all(parts) and all(map(_ends, checkpoint.rglob("*.safetensors"))) and all(
+        zipfile.is_zipfile(path) for path in checkpoint.rglob("*.pt*") if path.is_file()
+    )  # fmt: skip
+
+
+def _ends(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says: 8 bytes of length, the header, the numbers."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(min(int.from_bytes(file.read(8), "little"), size))
+    ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+    return size == 8 + len(header) + max(ends, default=0)
 
 
 @functools.cache  # torch keeps its rules sorted and cannot take one twice

@@ -47,11 +47,14 @@ class RestartNeeded(runtime.Stop):
     """Packages were replaced that this session has loaded already; the text says how to go on."""
 
 
-def setup(extra: str = "") -> None:
+def setup(extra: str = "", language: str = "en") -> None:
     """Make the notebook's imports work, or stop with one message that says what to do.
 
-    `extra` names what this lesson needs beyond the others, in `[project.optional-dependencies]`. Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
+    `language` is the notebook's own; errors are told in it from here on. `extra` names what this lesson needs beyond
+    the others, in `[project.optional-dependencies]`. Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab,
+    Kaggle). A second call changes nothing.
     """
+    os.environ["COURSE_LANGUAGE"] = language
     _raise_on_shell_errors()
     where = runtime.platform_name()
     if _loaded_before:

@@ -2,11 +2,34 @@
 
 A model learns the exact characters it is trained on: train and prompt with the same template,
 down to the last newline.
+
+What is filled in comes out as it went in: no braces are read in it, nothing is escaped. So a text that holds a
+control token (`CONTROL_TOKEN`) or a heading of the template is read as one by the tokenizer and by the label mask;
+`report_marks` in `helpers.data.columns` counts such rows before training.
 """
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from helpers.runtime import Stop
+
+
+class PromptError(Stop, ValueError):
+    """A prompt that cannot be made or asked; the message names the field or the prompt, and the mend."""
+
+
+CONTROL_TOKEN = (
+    r"<\|[^<>|\s]{1,60}\|>"  # ChatML, Qwen, Llama 3, Phi: <|im_end|>
+    r"|<｜[^<>｜\s]{1,60}｜>"  # DeepSeek: <｜end▁of▁sentence｜>
+    r"|</?s>|<(?:unk|pad|bos|eos)>"  # Llama 2, BLOOM, Gemma
+    r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+)
+"""What the common model families write as control tokens, as a regular expression for Python and for Arrow.
+
+A tokenizer that has such a token reads it wherever it stands, also where a user typed it: `<|im_end|>` inside a
+question ends the turn. No text of a template can tell the two apart.
+"""
 
 ALPACA = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -32,7 +55,7 @@ def alpaca(instruction: str, input: str = "", response: str = "") -> str:
     Without `response`, the result is the prompt to generate from. For training, append the
     tokenizer's EOS yourself: a model that never sees EOS never learns to stop.
     """
-    return ALPACA.format(instruction=instruction, input=input, response=response)
+    return _fill(ALPACA, instruction=instruction, input=input, response=response)
 
 
 MEDICAL_ZH = """\
@@ -52,7 +75,7 @@ MEDICAL_ZH_ANSWER = "### 回答：\n"
 
 def medical_zh(question: str, answer: str = "") -> str:
     """Fill `MEDICAL_ZH`; without `answer`, the prompt to generate from. EOS is yours to append."""
-    return MEDICAL_ZH.format(question=question, answer=answer)
+    return _fill(MEDICAL_ZH, question=question, answer=answer)
 
 
 MEDICAL_O1_EN = """\
@@ -96,7 +119,8 @@ def medical_o1(question: str, thinking: str = "", response: str = "", language: 
     Without `thinking` and `response`, the result is the prompt to generate from, up to the opening tag. For
     training, append the tokenizer's EOS yourself.
     """
-    prompt = MEDICAL_O1[language].format(question=question, tag=tag)
+    prompt = _fill(_of(MEDICAL_O1, language), question=question, tag=tag)
+    _check_texts(thinking=thinking, response=response)
     return prompt + f"{thinking}\n</{tag}>\n\n{response}" if thinking or response else prompt
 
 
@@ -139,6 +163,7 @@ Respond in the following format:
 
 def gsm8k(question: str) -> list[dict[str, str]]:
     """A conversation that asks one question, for `tokenizer.apply_chat_template` and as TRL's column `prompt`."""
+    _check_texts(question=question)
     return [{"role": "system", "content": GSM8K_SYSTEM}, {"role": "user", "content": question}]
 
 
@@ -155,6 +180,59 @@ NOTES = {"en": "Notes:\n{notes}\n\n{question}", "zh": "资料：\n{notes}\n\n{qu
 
 def with_notes(question: str, notes: Sequence[str], language: str = "en") -> str:
     """The question behind its notes, one a line; without notes the question alone."""
+    check_each("notes", notes)
+    template = _of(NOTES, language)
     if not notes:
+        _check_texts(question=question)
         return question
-    return NOTES[language].format(notes="\n".join(f"- {note}" for note in notes), question=question)
+    return _fill(template, notes="\n".join(f"- {note}" for note in notes), question=question)
+
+
+def _fill(template: str, **texts: str) -> str:
+    """The template with these texts, as they are. Raises PromptError for one that is no text."""
+    _check_texts(**texts)
+    return template.format(**texts)
+
+
+def _check_texts(**texts: Any) -> None:
+    """Raise PromptError for what is no text: None would be filled in as the word None, bytes as b'…'."""
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise PromptError(
+                f"{name} is {_shown(text)}, not a text. Give a text; where there is none, an empty one (an empty "
+                "cell of a table comes as None or nan)."
+            )
+
+
+def check_each(name: str, texts: Iterable[Any]) -> None:
+    """Raise PromptError unless `texts` is a list of texts; one text alone would be taken letter by letter."""
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise PromptError(f"{name} is {_shown(texts)}, not a list of texts. Put a single one in brackets: [text].")
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise PromptError(f"number {number} of {name} is {_shown(text)}, not a text. Give texts, or leave it out.")
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise PromptError for what no tokenizer takes: no list of texts, or half a character (a lone surrogate)."""
+    check_each("prompts", prompts)
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise PromptError(
+                f"prompt {number} of {len(prompts)}: character {error.start + 1} is half a character "
+                f"({prompt[error.start]!r}), as from a text that was cut. Mend the text."
+            ) from None
+
+
+def _of(templates: Mapping[str, str], language: str) -> str:
+    """The template of `language`. Raises PromptError for one that there is not."""
+    if language not in templates:
+        raise PromptError(f"language is {_shown(language)}; it is one of {', '.join(map(repr, templates))}.")
+    return templates[language]
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message, with its type, cut to a line."""
+    return f"{reprlib.repr(value)} ({type(value).__name__})"

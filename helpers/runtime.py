@@ -21,15 +21,46 @@ if TYPE_CHECKING:
 GB = 2**30
 VLLM, VLLM_TORCH = "0.26.0", "2.11"  # the version that the course was tried with, and the torch it is built for
 
-SECRET_PLACES = {
-    "colab": "open the key symbol in the left bar, add it there and switch on 'Notebook access'",
-    "kaggle": "open Add-ons > Secrets, add it there and tick it for this notebook",
-    "local": "set it as an environment variable before starting Jupyter",
-}
-GPU_PLACES = {
-    "colab": "Choose a GPU: Runtime > Change runtime type > T4 GPU.",
-    "kaggle": "Choose a GPU: Settings > Accelerator > GPU T4 x2.",
-    "local": "Colab and Kaggle lend one for free: see the badges at the notebook's top.",
+# What a student meets before anything runs is told in the notebook's language.
+WORDS = {
+    "en": {
+        "secret colab": "open the key symbol in the left bar, add it there and switch on 'Notebook access'",
+        "secret kaggle": "open Add-ons > Secrets, add it there and tick it for this notebook",
+        "secret local": "set it as an environment variable before starting Jupyter",
+        "secret": "the secret {name} is not set: {place}.",
+        "gpu colab": "Choose a GPU: Runtime > Change runtime type > T4 GPU.",
+        "gpu kaggle": "Choose a GPU: Settings > Accelerator > GPU T4 x2.",
+        "gpu local": "Colab and Kaggle lend one for free: see the badges at the notebook's top.",
+        "no gpu": "a GPU with {vram_gb:g} GB is needed and torch sees none. {place}",
+        "small gpu": "{vram_gb:g} GB of GPU memory are needed and {name} has {has:g} GB. "
+        "Take a smaller MODEL in the parameters cell, or a larger GPU.",
+        "disk": "{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
+        "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk.",
+        "small model": "`course run NN` runs lesson NN on a small model, on any machine, in minutes.",
+        "no vllm": "Or set FAST_INFERENCE = False: the same lesson, slower.",
+        "vllm gpu": "vLLM needs a GPU of compute capability 7.0 or newer, and there is none. {otherwise}",
+        "vllm": "vLLM is not installed. In a cell: !pip install vllm=={vllm}, then restart the session and run all. "
+        "It wants torch {torch}; here is {here}. {otherwise}",
+    },
+    "zh": {
+        "secret colab": "点左侧栏的钥匙图标，添加进去，并打开「笔记本访问权限」",
+        "secret kaggle": "打开 Add-ons > Secrets，添加进去，并勾选给这个笔记本用",
+        "secret local": "启动 Jupyter 之前设成环境变量",
+        "secret": "没有设置密钥 {name}：{place}。",
+        "gpu colab": "请选一块 GPU：代码执行程序 > 更改运行时类型 > T4 GPU。",
+        "gpu kaggle": "请选一块 GPU：Settings > Accelerator > GPU T4 x2。",
+        "gpu local": "Colab 和 Kaggle 有免费的可用：见笔记本顶部的徽章。",
+        "no gpu": "需要一块 {vram_gb:g} GB 显存的 GPU，而 torch 一块也没看到。{place}",
+        "small gpu": "需要 {vram_gb:g} GB 显存，而 {name} 只有 {has:g} GB。"
+        "请在参数那一格换一个更小的 MODEL，或者换一块更大的 GPU。",
+        "disk": "需要 {disk_gb:g} GB 的空闲磁盘，而 {folder} 只剩 {free:.1f} GB。"
+        "请删掉不再用的模型和输出，或者让 HF_HOME 指向更大的磁盘。",
+        "small model": "`course run NN --lang zh` 会用一个小模型跑第 NN 课，任何机器上几分钟就完。",
+        "no vllm": "或者设 FAST_INFERENCE = False：课还是这一课，只是慢些。",
+        "vllm gpu": "vLLM 需要计算能力 7.0 以上的 GPU，这里没有。{otherwise}",
+        "vllm": "没有安装 vLLM。在一格里运行 !pip install vllm=={vllm}，然后重启会话、从头运行。"
+        "它需要 torch {torch}，这里是 {here}。{otherwise}",
+    },
 }
 
 
@@ -65,6 +96,11 @@ def platform_name() -> Literal["colab", "kaggle", "local"]:
     if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
         return "colab"
     return "local"
+
+
+def language() -> Literal["en", "zh"]:
+    """The notebook's language, as its first cell has set it."""
+    return "zh" if os.environ.get("COURSE_LANGUAGE") == "zh" else "en"
 
 
 def root() -> Path:
@@ -135,7 +171,7 @@ def secret(name: str, required: bool = False) -> str | None:
     if value:
         return value
     if required:
-        raise MissingSecret(f"the secret {name} is not set: {SECRET_PLACES[where]}.")
+        raise MissingSecret(_say("secret", name=name, place=_say(f"secret {where}")))
     return None
 
 
@@ -151,42 +187,39 @@ def free_port() -> int:
 def require(vram_gb: float = 0, disk_gb: float = 0, vllm: bool = False) -> None:
     """Stop early when the machine cannot hold the lesson: GPU memory in all, free disk space, both in GB.
 
-    Raises NotEnough. `vram_gb=0` asks for no GPU: that is what a small model needs. `vllm` asks for vLLM, and
+    Raises NotEnough, in the notebook's language. `vram_gb=0` asks for no GPU: that is what a small model needs. `vllm` asks for vLLM, and
     for a GPU that it runs on.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
     if vram_gb > 0 and here is None:
-        problems.append(f"a GPU with {vram_gb:g} GB is needed and torch sees none. {GPU_PLACES[where]}")
+        problems.append(_say("no gpu", vram_gb=vram_gb, place=_say(f"gpu {where}")))
     elif here is not None and here.vram_gb < vram_gb:
-        problems.append(
-            f"{vram_gb:g} GB of GPU memory are needed and {here.name} has {here.vram_gb:g} GB. "
-            "Take a smaller MODEL in the parameters cell, or a larger GPU."
-        )
+        problems.append(_say("small gpu", vram_gb=vram_gb, name=here.name, has=here.vram_gb))
     if vllm:
         problems += _vllm_problems()
     if disk_gb > 0:
         free, folder = min((shutil.disk_usage(folder).free / GB, folder) for folder in _storage())
         if free < disk_gb:
-            problems.append(
-                f"{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
-                "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk."
-            )
+            problems.append(_say("disk", disk_gb=disk_gb, folder=folder, free=free))
     if problems and where == "local":
-        problems.append("`course run NN` runs lesson NN on a small model, on any machine, in minutes.")
+        problems.append(_say("small model"))
     if problems:
         raise NotEnough("\n".join(problems))
 
 
 def _vllm_problems() -> list[str]:
     """What keeps vLLM from generating here, and the mend."""
-    here, without = gpu(), "Or set FAST_INFERENCE = False: the same lesson, slower."
+    here, otherwise = gpu(), _say("no vllm")
     if here is None or here.capability < (7, 0):
-        return [f"vLLM needs a GPU of compute capability 7.0 or newer, and there is none. {without}"]
+        return [_say("vllm gpu", otherwise=otherwise)]
     if importlib.util.find_spec("vllm") is None:
-        install = f"In a cell: !pip install vllm=={VLLM}, then restart the session and run all."
-        return [f"vLLM is not installed. {install} It wants torch {VLLM_TORCH}; here is {_version('torch')}. {without}"]
+        return [_say("vllm", vllm=VLLM, torch=VLLM_TORCH, here=_version("torch"), otherwise=otherwise)]
     return []
+
+
+def _say(what: str, **facts: object) -> str:
+    return WORDS[language()][what].format(**facts)
 
 
 def _storage() -> list[Path]:

@@ -48,6 +48,8 @@ def test_both_languages_have_the_same_code():
             ]
             for language in ("en", "zh")
         ]
+        (_, english), (_, chinese) = code[0].pop(0), code[1].pop(0)  # the set-up cell names its notebook's language
+        assert english.replace('language="en"', 'language="zh"') == chinese != english
         assert code[0] == code[1]
 
 

@@ -116,6 +116,7 @@ def test_problems_are_sorted_out_and_test_numbers_kept_away(circle):
 
 
 @pytest.mark.notebook
+@pytest.mark.weekly
 @pytest.mark.nano
 def test_a_round_in_small_pays(tmp_path):
     small = ["--rounds=1", "--problems=120", "--steps=40", "--held-out=60", f"--out={tmp_path}"]

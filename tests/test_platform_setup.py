@@ -137,8 +137,10 @@ def test_every_lessons_extra_is_one_and_its_set_up_cell_asks_for_it():
     for lesson in course.lessons:
         extra = lesson.facts["needs"].get("extra", "")
         assert platform_setup.project(extra)[0][: len(platform_setup.project()[0])] == platform_setup.project()[0]
-        setup_cell = notebook(course, lesson, "en").cells[1].source
-        assert setup_cell.endswith(f'platform_setup.setup("{extra}")' if extra else "platform_setup.setup()")
+        for language in ("en", "zh"):
+            setup_cell = notebook(course, lesson, language).cells[1].source
+            asked = f'"{extra}", ' if extra else ""
+            assert setup_cell.endswith(f'platform_setup.setup({asked}language="{language}")')
     assert "serve" in {lesson.facts["needs"].get("extra") for lesson in course.lessons}
 
 

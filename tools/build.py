@@ -29,7 +29,7 @@ sys.path.insert(0, str(root))
 
 from helpers import platform_setup
 
-platform_setup.setup({extra})"""
+platform_setup.setup({extra}language="{language}")"""
 
 WORDS = {
     "en": {
@@ -104,7 +104,7 @@ def build(course: Course) -> list[Path]:
 def notebook(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     """One language's notebook of one lesson: head, set-up, then the lesson's own cells."""
     mock = {"OUTPUT_DIR": lesson.trimmed_output(language)} | lesson.trim(language)
-    cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course, lesson)]
+    cells = [new_markdown_cell(_head(course, lesson, language)), _setup_cell(course, lesson, language)]
     for cell in lesson.cells:
         if not cell.is_code:
             if cell.language == language:
@@ -182,10 +182,11 @@ def _badges(course: Course, lesson: Lesson, language: str) -> str:
     return f"{colab} {kaggle}"
 
 
-def _setup_cell(course: Course, lesson: Lesson) -> NotebookNode:
+def _setup_cell(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     name = course.repository.split("/")[-1]
-    extra = f'"{lesson.facts["needs"]["extra"]}"' if "extra" in lesson.facts["needs"] else ""
-    source = SETUP.format(name=name, branch=course.branch, repository=course.repository, extra=extra)
+    extra = f'"{lesson.facts["needs"]["extra"]}", ' if "extra" in lesson.facts["needs"] else ""
+    facts = {"branch": course.branch, "repository": course.repository, "language": language}
+    source = SETUP.format(name=name, extra=extra, **facts)
     return new_code_cell(source, metadata={"cellView": "form", "tags": ["setup"]})
 
 

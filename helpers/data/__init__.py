@@ -5,7 +5,7 @@ What is skipped is counted and printed.
 """
 
 from helpers.data.alpaca import load_alpaca
-from helpers.data.columns import add_text, balanced
+from helpers.data.columns import add_text, balanced, report_marks
 from helpers.data.conversations import load_conversations, to_alpaca
 from helpers.data.corpus import load_corpus
 from helpers.data.gsm8k import load_gsm8k
@@ -47,5 +47,6 @@ __all__ = [
     "parse_reading",
     "read_json_rows",
     "read_medical_csv",
+    "report_marks",
     "to_alpaca",
 ]

@@ -1,23 +1,34 @@
-"""Whole columns at once: fill a template, draw a balanced sample."""
+"""Whole columns at once: fill a template, count what forges one, draw a balanced sample."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from string import Formatter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
+from datasets import Dataset, Value
+
+from helpers.data.rows import DataError
+from helpers.prompts import CONTROL_TOKEN
+
+SHOWN = 5  # rows named in a report
 
 
 def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
     """Add the column that `template.format(**row)` would give for each row, computed a thousand rows at a time.
 
-    `template` names columns of text in braces, without conversions. Raises ValueError for a name that is no column.
+    `template` names columns of text in braces, without conversions; a `column` that is there already is replaced. Rows
+    that forge a turn are reported (`report_marks`). Raises ValueError for a name that is no column and a conversion,
+    DataError for a field without text.
     """
-    pieces = [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
-    if missing := [name for _, name in pieces if name is not None and name not in dataset.column_names]:
-        raise ValueError(f"the template names {missing}; the data set has the columns {dataset.column_names}.")
+    pieces = _pieces(template)
+    names = _columns(dataset, pieces)
+    if not len(dataset):
+        dataset = dataset.remove_columns([column] if column in dataset.column_names else [])
+        return dataset.add_column(column, [], feature=Value("string"))
 
     def fill(table: pa.Table) -> pa.Table:
         parts = []
@@ -25,9 +36,112 @@ def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
             # A literal as a column: as a scalar, Arrow 26 takes time quadratic in the rows.
             parts += [pa.repeat(pa.scalar(literal), len(table))] if literal else []
             parts += [table[name].combine_chunks()] if name is not None else []
+        if column in table.column_names:
+            table = table.drop_columns(column)
         return table.append_column(column, pc.binary_join_element_wise(*parts, ""))
 
-    return dataset.with_format("arrow").map(fill, batched=True, desc="template").with_format(None)
+    filled = dataset.with_format("arrow").map(fill, batched=True, desc="template").with_format(None)
+    asked = dataset if column in names else filled  # the latter's rows lie in order, which reads several times faster
+    _check_no_field_is_empty(asked, names)
+    report_marks(asked, template)
+    return filled
+
+
+def report_marks(dataset: Dataset, template: str) -> dict[str, list[int]]:
+    """Print how many rows hold, within their own text, what the template or a chat format steers by, and which.
+
+    That is a control token, `<|im_end|>` say (`prompts.CONTROL_TOKEN`), or a mark of the template: a line of it that
+    begins with #, such as `### Response:`, and a tag, such as `<think>`, with its closing one. The tokenizer and the
+    label mask cannot tell a typed one from the template's own: a question that holds `### Response:` has what follows
+    trained as an answer. The rows are not changed: a text about chat formats may hold such a mark rightly.
+
+    `template` names columns in braces; `prompts.alpaca("{instruction}", "{input}", "{output}")` is one. Gives for
+    each mark the numbers of its rows, from 1. Raises as `add_text` does, but reads a field without text as an empty one.
+    """
+    pieces = _pieces(template)
+    names = _columns(dataset, pieces)
+    literals = "\n".join(literal for literal, _ in pieces)
+    marks = {line.strip() for line in literals.splitlines() if line.startswith("#")}
+    marks |= {f"<{slash}{tag}>" for tag in re.findall(r"</?(\w+)>", literals) for slash in ("", "/")}
+    pattern = "|".join([CONTROL_TOKEN, *map(re.escape, sorted(marks))])
+    found: dict[str, list[int]] = {}
+    before = 0
+    for table in _tables(dataset, names):
+        fields = [table[name].combine_chunks() for name in names]
+        hits = [
+            pc.match_substring_regex(texts, pattern).fill_null(False).to_numpy(zero_copy_only=False) for texts in fields
+        ]
+        for place in np.flatnonzero(np.any(hits, axis=0)).tolist():
+            texts = [field[place].as_py() or "" for field in fields]
+            for mark in sorted({mark for text in texts for mark in re.findall(pattern, text)}):
+                found.setdefault(mark, []).append(before + place + 1)
+        before += len(table)
+    if found:
+        rows = len(set().union(*found.values()))
+        print(
+            f"marks: {rows:,} of {before:,} rows hold a control token or a mark of the template within their own "
+            "text, and training takes it for a real one:"
+        )
+        for mark, numbers in sorted(found.items(), key=lambda item: -len(item[1]))[:SHOWN]:
+            print(f"  {mark}: {len(numbers):,} ({_row_numbers(numbers)})")
+        if len(found) > SHOWN:
+            print(f"  and {len(found) - SHOWN:,} more")
+        print("Read these rows; what does not belong there is to be mended or left out. Nothing was changed.")
+    return found
+
+
+def _pieces(template: str) -> list[tuple[str, str | None]]:
+    """The literals of a template, each with the column that follows it or None. Raises ValueError for other forms."""
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"the template: {error}. A brace of the text itself is written twice, {{{{ or }}}}.") from None
+    for _, name, spec, conversion in pieces:
+        if name is not None and (spec or conversion):
+            raise ValueError(f"the template has a conversion or a format behind {name!r}; write {{{name}}} alone.")
+    return [(literal, name) for literal, name, _, _ in pieces]
+
+
+def _columns(dataset: Dataset, pieces: list[tuple[str, str | None]]) -> list[str]:
+    """The columns that a template names, each once. Raises ValueError for none and a missing one, DataError for no text."""
+    names = list(dict.fromkeys(name for _, name in pieces if name is not None))
+    if not names:
+        raise ValueError(f"the template names no column; in braces, one or more of {dataset.column_names}.")
+    if missing := [name for name in names if name not in dataset.column_names]:
+        raise ValueError(f"the template names {missing}; the data set has the columns {dataset.column_names}.")
+    for name in names:
+        kind = getattr(dataset.features[name], "dtype", type(dataset.features[name]).__name__)
+        if kind not in {"string", "large_string"}:
+            raise DataError(
+                f"column {name!r} is {kind}, not text. Make it text: rows.map(…) with str, or another column."
+            )
+    return names
+
+
+def _check_no_field_is_empty(dataset: Dataset, names: list[str]) -> None:
+    """Raise DataError where a template would have None to put in; its rows are counted from 1."""
+    empty: dict[str, list[int]] = {}
+    before = 0
+    for table in _tables(dataset, names):
+        for name in names:
+            if table[name].null_count:
+                places = np.flatnonzero(table[name].is_null().to_numpy())
+                empty.setdefault(name, []).extend((before + places + 1).tolist())
+        before += len(table)
+    for name, numbers in empty.items():
+        raise DataError(
+            f"column {name!r} has no text in {len(numbers):,} of {before:,} rows ({_row_numbers(numbers)}). "
+            f"Leave them out: rows.filter(lambda row: row[{name!r}] is not None)."
+        )
+
+
+def _tables(dataset: Dataset, names: list[str]) -> Iterator[pa.Table]:
+    """The columns, a thousand rows at a time."""
+    return dataset.select_columns(names).with_format("arrow").iter(1000)
+
+
+def _row_numbers(numbers: list[int]) -> str:
+    return "row " + ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", …" if len(numbers) > SHOWN else "")
 
 
 def balanced(dataset: Dataset, column: str, seed: int = 0) -> Dataset:

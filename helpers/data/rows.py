@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
 
+from helpers import hub
 from helpers.runtime import Stop
 
 
@@ -18,13 +20,14 @@ class DataError(Stop, ValueError):
 def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str, Any]]:
     """Read a JSON list of objects (`.json`) or one object a line (`.jsonl`), in UTF-8.
 
-    A row that is a list becomes the field `listed`, if that is given. Raises `DataError` for a missing or empty file, text that is not UTF-8 or not JSON, and a row
-    that is no object; rows count from 1.
+    A row that is a list becomes the field `listed`, if that is given. Raises `DataError` for a missing or empty file,
+    text that is not UTF-8 or not JSON, and a row that is no object or holds half a character; rows count from 1.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(not_found(path))
     text = read_utf8(path)
+    halves = re.search(r"\\u[dD][89a-fA-F]", text) is not None  # of emoji, say; each must have its other half
     number = 1  # the line that is being read
     try:
         if path.suffix == ".jsonl":
@@ -38,6 +41,10 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
         line = number + error.lineno - 1
         hint = " One object a line? Name the file .jsonl." if error.msg == "Extra data" else ""
         raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}).{hint}") from None
+    except RecursionError:
+        raise DataError(f"{path}, line {number}: nested too deeply for rows of text. Is it another file?") from None
+    except ValueError as error:  # Python refuses to read numbers of more than 4,300 digits
+        raise DataError(f"{path}, line {number}: {error}. Write such a number as a text.") from None
     if not isinstance(rows, list):
         raise DataError(f"{path}: holds one {type(rows).__name__}, not a list of rows. Wrap the rows in [ … ].")
     if not rows:
@@ -47,7 +54,20 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields.")
+        if halves and not _is_whole(row):
+            raise DataError(
+                f"{path}, row {number}: holds half a character (one \\ud8… escape without its other half), as from a "
+                "text that was cut. Mend the text, or delete the row."
+            )
     return rows
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_utf8(path: Path) -> str:
@@ -64,14 +84,20 @@ def is_file(source: str) -> bool:
 
 
 def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
-    """The `train` split of a data set on the Hub, of its part `config` if it has several, checked for `columns`."""
+    """The `train` split of a data set on the Hub, of its part `config` if it has several, checked for `columns`.
+
+    `name` may end in `@revision`; the commit that was read is printed.
+    """
+    repository, revision = hub.split_revision(name)
     try:
-        data = load_dataset(name, config, split="train")
+        data = load_dataset(repository, config, split="train", **({"revision": revision} if revision else {}))
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
         raise hub_error(name, error, "data_samples/alpaca_en.json") from None
     missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")
+    for file in data.cache_files[:1]:  # lies in a folder with the commit's name
+        hub.say_commit(name, file["filename"])
     return data
 
 

@@ -60,8 +60,9 @@ DISK_GB = 6
 # 每一行都有结论：**ok** 没问题；**note** 能用，但有限制；**bad** 得先修。其中两行是当场测的：磁盘写得多快，矩阵乘得多快（训练干的就是这个）。密钥只看**有没有**，不看内容。
 
 # %%
-from helpers import checkup, report, runtime
+from helpers import checkup, parameters, report, runtime
 
+parameters.check(globals())
 findings = list(checkup.examine(LANGUAGE))
 report.side_by_side(checkup.as_rows(findings, LANGUAGE))
 

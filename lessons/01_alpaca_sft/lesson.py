@@ -59,8 +59,9 @@ DISK_GB = 12
 # 显存够不够、硬盘装不装得下，现在就查，别等下载了十分钟才知道。然后 `import unsloth`，一定要放在 `transformers` 和 `trl` 之前：它会替换这两个库里的一些实现。
 
 # %% tags=["train"]
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 
@@ -121,6 +122,7 @@ def to_text(batch):
     return {"text": [prompts.alpaca(*triple) + tokenizer.eos_token for triple in triples]}
 
 
+data.report_marks(train_rows, prompts.alpaca("{instruction}", "{input}", "{output}"))  # rows that forge a turn, if any
 train_rows, held_out = train_rows.map(to_text, batched=True), held_out.map(to_text, batched=True)
 print(train_rows[0]["text"])
 

@@ -75,8 +75,9 @@ DISK_GB = 14
 # 先看显存和硬盘够不够，再 `import unsloth`，一定要放在 `transformers` 和 `trl` 之前。
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 

@@ -66,8 +66,9 @@ DISK_GB = 20
 # ## 2 · 机器
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 
@@ -143,6 +144,8 @@ def to_text(batch, tag="think"):
     return {"text": [text + tokenizer.eos_token for text in texts]}
 
 
+template = prompts.medical_o1("{Question}", "{Complex_CoT}", "{Response}", language=LANGUAGE)
+data.report_marks(rows, template)  # rows that forge a turn, if any
 rows = rows.map(to_text, batched=True)
 print(rows[0]["text"])
 

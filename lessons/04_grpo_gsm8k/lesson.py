@@ -62,8 +62,9 @@ DISK_GB = 10
 # 查完机器再 `import unsloth`，一定要放在 `transformers` 和 `trl` 之前：它会替换这两个库的一些实现，`GRPOTrainer` 的训练循环也在其中。
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, vllm=FAST_INFERENCE)
 print(runtime.describe())
 

@@ -58,8 +58,9 @@ DISK_GB = 12
 # `FastVisionModel` 从 `helpers.vision` 导入：有 GPU 时就是 Unsloth 原版。原版不支持 CPU，所以在 CPU 上，同样的几个调用会交给 transformers 和 PEFT。
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 

@@ -58,8 +58,9 @@ VRAM_GB = 8
 # llama.cpp 从哪儿来，要在 `import unsloth` 之前定好：它导入时只读一次。
 
 # %%
-from helpers import llama_cpp, runtime
+from helpers import llama_cpp, parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB)
 llama_cpp.use(LLAMA_CPP)
 print(runtime.describe())

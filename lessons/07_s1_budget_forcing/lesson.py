@@ -70,8 +70,9 @@ DISK_GB = 8
 # ## 2 · 机器
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, vllm=FAST_INFERENCE)
 print(runtime.describe())
 

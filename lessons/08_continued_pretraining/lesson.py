@@ -69,8 +69,9 @@ DISK_GB = 12
 # ## 2 · 机器
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 

@@ -51,7 +51,7 @@ SERVER_OPTIONS = {"max-model-len": 2048, "gpu-memory-utilization": 0.4}
 ONE_AT_A_TIME = {"max-model-len": 2048, "gpu-memory-utilization": 0.4, "max-num-seqs": 1}
 AT_ONCE = [1, 2, 4, 8, 16]  # requests under way
 REQUESTS = 64  # at each of these levels
-SHARE = False  # True: the chat page gets a public address, for 72 hours
+PUBLIC = False  # True: the chat page gets a public address, for 72 hours
 SEED = 3407
 VRAM_GB = 12
 DISK_GB = 20
@@ -63,8 +63,9 @@ DISK_GB = 20
 # ## 2 · 机器
 
 # %%
-from helpers import runtime, serve
+from helpers import parameters, runtime, serve
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 print("server:", *serve.command(ENGINE, "MODEL", 8000, SERVER_OPTIONS))
@@ -512,19 +513,19 @@ table
 # %% [markdown] lang="en"
 # ### A chat page, before and after
 #
-# One question, two columns: the base model as it was, and yours, tuned and in 4 bits. Open the address and ask. `SHARE = True` gives it a public address through Gradio's servers; then everybody who has it can ask.
+# One question, two columns: the base model as it was, and yours, tuned and in 4 bits. Open the address and ask. `PUBLIC = True` gives it a public address through Gradio's servers; then everybody who has it can ask.
 
 # %% [markdown] lang="zh"
 # ### 聊天页面：前后对比
 #
-# 一个问题，两栏回答：左边是原来的基座，右边是你的模型，微调过、4 比特。打开地址就能问。`SHARE = True` 会借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
+# 一个问题，两栏回答：左边是原来的基座，右边是你的模型，微调过、4 比特。打开地址就能问。`PUBLIC = True` 会借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
 
 # %%
 from helpers.chat_page import chat_page
 
 before = serve.Server(base, ENGINE, SERVER_OPTIONS, api_key=api_key)
 page = chat_page({"before": before, "after": server}, held_out["question"][:3], max_tokens=MAX_NEW_TOKENS)
-_, address, public = page.launch(share=SHARE, prevent_thread_lock=True, quiet=True)
+_, address, public = page.launch(share=PUBLIC, prevent_thread_lock=True, quiet=True)
 print(public or address)
 
 # %%

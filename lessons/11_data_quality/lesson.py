@@ -59,8 +59,9 @@ DISK_GB = 8
 # ## 2 · 机器
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals(), within={})
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 

@@ -71,8 +71,9 @@ DISK_GB = 70
 # LLaMA-Factory 要的版本和本课程不一样。这很常见，犯不着为它降级：单独给它一个环境，用文件和命令跟它打交道。下面几格会建好这个环境，只建一次（包已在 uv 缓存里的话几秒钟，否则要下载约 3 GB）。
 
 # %%
-from helpers import runtime
+from helpers import parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 print(runtime.describe())
 

@@ -61,8 +61,9 @@ DISK_GB = 12
 # 这个笔记本自己不碰 GPU，训练的是它启动的那些进程。
 
 # %%
-from helpers import launch, runtime
+from helpers import launch, parameters, runtime
 
+parameters.check(globals())
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
 cards = launch.cards(PROCESSES, vram_gb=VRAM_GB)
 print(runtime.describe())

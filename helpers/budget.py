@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from helpers.prompts import check_prompts
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -87,9 +89,11 @@ def generate_with_budget(
       `<|im_start|>answer`, `Final Answer:`). `forced_end` is what is written when the model does not end by itself;
       it must hold `end`. Default: `end` between a line break and an empty line.
 
-    Raises ValueError for negative numbers, an empty `end` or a prompt without text, and names the setting.
+    Raises ValueError for negative numbers, an empty `end`, a prompt without text or one that no tokenizer takes, and
+    names the setting.
     """
     _check(max_thinking_tokens, num_ignore, max_answer_tokens, temperature, wait, end)
+    check_prompts(prompts)
     forced_end = f"\n{end}\n\n" if forced_end is None else forced_end
     if end not in forced_end:
         raise ValueError(f"forced_end is {forced_end!r}; it must hold the delimiter {end!r}, or nothing ends there.")

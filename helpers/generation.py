@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from helpers.prompts import PromptError, check_prompts
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -33,8 +35,11 @@ def complete(
 
     Batches are padded on the left, because generation goes on at the right; `options` go to `generate`
     (`do_sample=True, temperature=1.0`, `streamer=…`). With `images`, one a prompt, `tokenizer` is a vision model's
-    processor, and each prompt holds its picture's placeholder. Raises ValueError for an empty prompt.
+    processor, and each prompt holds its picture's placeholder. A prompt is read with its control tokens, whoever
+    typed them. Raises ValueError for an empty prompt, one that no tokenizer takes, and one that fills the model's
+    context.
     """
+    check_prompts(prompts)
     if empty := [number for number, prompt in enumerate(prompts, start=1) if not prompt]:
         raise ValueError(f"prompt {empty[0]} of {len(prompts)} is empty; there is nothing to continue.")
     if images is not None and len(images) != len(prompts):
@@ -48,13 +53,28 @@ def complete(
             batch = {"text": list(prompts[start : start + batch_size])}
             if images is not None:
                 batch["images"] = list(images[start : start + batch_size])
-            inputs = processor(**batch, return_tensors="pt", padding=True).to(model.device)
+            inputs = processor(**batch, return_tensors="pt", padding=True)
+            _check_room(model, inputs["attention_mask"], start)
+            inputs = inputs.to(model.device)
             output = model.generate(**inputs, **({"do_sample": False} | options), max_new_tokens=max_new_tokens)
             for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
                 completions.append(_completion(tokenizer, ids))
     finally:
         tokenizer.padding_side = padding_side
     return completions
+
+
+def _check_room(model: PreTrainedModel, mask: Any, start: int) -> None:
+    """Raise before a prompt too long for the model takes memory quadratic in its length."""
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", config)  # of a vision model
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and mask.shape[1] >= context:
+        tokens, row = map(int, mask.sum(1).max(0))
+        raise PromptError(
+            f"prompt {start + row + 1} has {tokens:,} tokens, and the model reads {context:,} together with its answer. "
+            "Shorten it."
+        )
 
 
 def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Completion:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
 from helpers.budget import Budgeted, generate_with_budget
 from helpers.rewards import HALF_WIDTH, NUMBER
@@ -24,6 +24,8 @@ __all__ = [
 
 TAGS = ("think", "thinking", "thought", "reasoning", "思考")
 """The tag names that are taken for thinking, in any capitals: DeepSeek-R1 writes the first."""
+
+EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)  # Python's own rounds to 28 digits
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def split_thinking(text: str, *, opened: bool = False, tags: Sequence[str] = TAG
     last closing tag is the answer; without one there is only thinking, or, when nothing was opened, only an answer.
     Both parts come without tags and without blanks around them.
     """
-    pattern = re.compile(rf"<\s*(/?)\s*({'|'.join(map(re.escape, tags))})\s*>", re.IGNORECASE)
+    pattern = re.compile(rf"<\s*(?:(/)\s*)?({'|'.join(map(re.escape, tags))})\s*>", re.IGNORECASE)
     found = list(pattern.finditer(text))
     opening, closing = [m for m in found if not m[1]], [m for m in found if m[1]]
     if closing:
@@ -67,10 +69,22 @@ def split_thinking(text: str, *, opened: bool = False, tags: Sequence[str] = TAG
 
 
 def _bare(text: str, pattern: re.Pattern[str]) -> str:
-    """The text without tags; taking one out may join the halves of another (`<<think>think>`), so until none is left."""
-    while (shorter := pattern.sub("", text)) != text:
-        text = shorter
-    return text.strip()
+    """The text without tags, also without those that taking one out joins from halves (`<<think>think>`).
+
+    In one pass, as brackets are matched: a tag is what stands between a `>` and the nearest `<` that is left.
+    """
+    pieces: list[str] = []
+    opened: list[int] = []  # the pieces that begin with a < which may still become a tag
+    for piece in re.split("(?=<)|(?<=>)", text):
+        if piece.startswith("<"):
+            opened.append(len(pieces))
+        pieces.append(piece)
+        if piece.endswith(">"):
+            if opened and pattern.fullmatch("".join(pieces[opened[-1] :])):
+                del pieces[opened.pop() :]
+            else:
+                opened.clear()  # this > stays, and no tag goes across one
+    return "".join(pieces).strip()
 
 
 def _fault(
@@ -157,4 +171,4 @@ def _bare_number(text: str) -> str:
     text = re.sub(r"[\s$]", "", text)
     if not NUMBER.fullmatch(text):
         return text
-    return f"{Decimal(text.replace(',', '')).normalize():f}"
+    return f"{Decimal(text.replace(',', '')).normalize(EXACT):f}"

@@ -188,8 +188,10 @@ def summary(folder: str | Path, **figures: Any) -> pd.DataFrame:
 
 
 def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
-    """A contact sheet of picture files, each under its file name."""
+    """A contact sheet of picture files, upright, each under its file name."""
     from PIL import Image
+
+    from helpers.pictures import upright
 
     rows = -(-len(paths) // columns)
     figure = Figure(figsize=(2.6 * columns, 1.8 * rows), layout="constrained")
@@ -198,7 +200,7 @@ def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
         axes.axis("off")
     for axes, path in zip(grid, paths):
         with Image.open(path) as picture:
-            axes.imshow(picture.convert("RGB"))
+            axes.imshow(upright(picture))
         axes.set_title(Path(path).name, fontsize=8)
     return figure
 

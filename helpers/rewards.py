@@ -2,15 +2,19 @@
 
 Their names and sizes are the usual ones, from the GRPO demonstrations of early 2025: correctness 2, everything else
 at most 0.5. They take what TRL's `GRPOTrainer` hands over: `completions`, each a text or a list of messages, and the
-data set's columns by name; they give one finite number a completion, whatever the text.
+data set's columns by name; they give one finite number a completion, whatever the text, in time linear in its length.
+What is no text (a number, None) is a fault of the data set or of the call, and raises RewardError.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+
+from helpers.runtime import Stop
 
 Completion = str | Sequence[Mapping[str, Any]]
 
@@ -22,16 +26,46 @@ NUMBER = re.compile(r"(?<![0-9])-?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?
 WHOLE_NUMBER = re.compile(r"[-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)")
 ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 STRICT = re.compile(r"<reasoning>\n(.+?)\n</reasoning>\n<answer>\n(.+?)\n</answer>\n?", re.DOTALL)
-SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
+TURN = re.compile(r"</reasoning>\s*<answer>")
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
-def completion_text(completion: Completion) -> str:
-    """The text of a completion, which TRL gives as a list of messages for conversational prompts."""
+class RewardError(Stop, ValueError):
+    """What a reward function was given cannot be rewarded; the message names the argument and its place."""
+
+
+def completion_text(completion: Completion, number: int = 1) -> str:
+    """The text of a completion, which TRL gives as a list of messages for conversational prompts.
+
+    No message, or one without content (a bare tool call), is an empty text; of content in parts, the texts count.
+    Raises RewardError for anything else, with the completion's `number`.
+    """
     if isinstance(completion, str):
         return completion
-    content = completion[-1].get("content") if completion else ""
-    return content if isinstance(content, str) else ""
+    if isinstance(completion, Sequence) and not isinstance(completion, bytes):
+        message = completion[-1] if completion else {}
+        if isinstance(message, Mapping):
+            content = message.get("content")
+            if content is None or isinstance(content, str):
+                return content or ""
+            if isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content):
+                return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
+    raise RewardError(
+        f"completion {number} is {reprlib.repr(completion)} ({type(completion).__name__}), neither a text nor a list of "
+        "messages with text. Give what GRPOTrainer hands to its reward functions."
+    )
+
+
+def _texts(completions: Sequence[Completion]) -> list[str]:
+    """The text of each completion."""
+    _check_list("completions", completions)
+    return [completion_text(completion, number) for number, completion in enumerate(completions, start=1)]
+
+
+def _check_list(name: str, values: Any) -> None:
+    """Raise RewardError for what is no list; a text alone would be taken letter by letter."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise RewardError(f"{name} is one {type(values).__name__}, not a list with an entry for each completion.")
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -59,6 +93,23 @@ def extract_xml_answer(text: str) -> str:
     return found[-1].strip() if found else ""
 
 
+def _column(name: str, values: Sequence[str] | None, count: int) -> Sequence[str]:
+    """A column of the data set, which must have a text for each of `count` completions."""
+    if values is None:
+        raise RewardError("the data set has neither a column 'target' nor a column 'answer'")
+    _check_list(name, values)
+    if len(values) != count:
+        fault = "shorter" if len(values) < count else "longer"
+        raise RewardError(f"{name} is {fault} than completions: {len(values)} for {count}; each needs its own.")
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, str):
+            raise RewardError(
+                f"{name} {number} is {reprlib.repr(value)} ({type(value).__name__}), not a text. "
+                f"Make the column text: rows.map(lambda row: {{{name!r}: str(row[{name!r}])}})."
+            )
+    return values
+
+
 def correctness_reward_func(
     completions: Sequence[Completion],
     target: Sequence[str] | None = None,
@@ -68,39 +119,50 @@ def correctness_reward_func(
     """2 for an answer that is the right number, compared by value (`1,000` is `1000` is `1000.0`).
 
     The right ones come from the column `target` (bare numbers), or without it from `answer`: GSM8K's solutions
-    with `####`, or bare numbers.
+    with `####`, or bare numbers. Raises RewardError unless that is a column of texts, one for each completion.
     """
+    texts = _texts(completions)
     if target is None:
-        if answer is None:
-            raise ValueError("the data set has neither a column 'target' nor a column 'answer'")
-        target = [extract_gsm8k_answer(text) or text for text in answer]
+        target = [extract_gsm8k_answer(text) or text for text in _column("answer", answer, len(texts))]
     rewards = []
-    for completion, wanted in zip(completions, target, strict=True):
-        given = parse_number(extract_xml_answer(completion_text(completion)))
+    for text, wanted in zip(texts, _column("target", target, len(texts))):
+        given = parse_number(extract_xml_answer(text))
         rewards.append(2.0 if given is not None and given == parse_number(wanted) else 0.0)
     return rewards
 
 
 def int_reward_func(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
     """0.5 for an answer that is a whole number and nothing else: `72`, `-3`, `1,000`; not `72.0`, `$72`, `72 clips`."""
-    answers = [extract_xml_answer(completion_text(completion)).translate(HALF_WIDTH) for completion in completions]
+    answers = [extract_xml_answer(text).translate(HALF_WIDTH) for text in _texts(completions)]
     return [0.5 if WHOLE_NUMBER.fullmatch(answer) else 0.0 for answer in answers]
 
 
 def strict_format_reward_func(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
     """0.5 for exactly the demanded form: each tag once, on a line of its own, something inside, nothing around."""
-    return [0.5 if is_strict(completion_text(completion)) else 0.0 for completion in completions]
+    return [0.5 if is_strict(text) else 0.0 for text in _texts(completions)]
 
 
 def is_strict(text: str) -> bool:
     """Whether a completion has exactly the demanded form."""
+    if any(text.count(tag) != 1 for tag in TAGS):  # first: among many tags the pattern's time would be quadratic
+        return False
     match = STRICT.fullmatch(text)
-    return bool(match and all(part.strip() for part in match.groups()) and all(text.count(tag) == 1 for tag in TAGS))
+    return bool(match and all(part.strip() for part in match.groups()))
 
 
 def soft_format_reward_func(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
     """0.5 for a reasoning and then an answer between their tags, wherever, with whatever around them."""
-    return [0.5 if SOFT.search(completion_text(completion)) else 0.0 for completion in completions]
+    return [0.5 if is_soft(text) else 0.0 for text in _texts(completions)]
+
+
+def is_soft(text: str) -> bool:
+    """Whether a reasoning and an answer, one right behind the other, stand in a completion.
+
+    As `<reasoning>.*?</reasoning>\\s*<answer>.*?</answer>` would find it, which takes quadratic time: what opens
+    first and what closes last leave the most room between them.
+    """
+    start, end = text.find("<reasoning>"), text.rfind("</answer>")
+    return 0 <= start < end and TURN.search(text, start + len("<reasoning>"), end) is not None
 
 
 def xmlcount_reward_func(completions: Sequence[Completion], **kwargs: Any) -> list[float]:
@@ -108,7 +170,7 @@ def xmlcount_reward_func(completions: Sequence[Completion], **kwargs: Any) -> li
 
     Each character after `</answer>` costs 0.001, so that a model does not go on talking; never below 0.
     """
-    return [xml_count(completion_text(completion)) for completion in completions]
+    return [xml_count(text) for text in _texts(completions)]
 
 
 def xml_count(text: str) -> float:

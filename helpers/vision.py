@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from helpers.pictures import LONGEST, upright
+
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import PreTrainedModel, ProcessorMixin
@@ -23,19 +25,20 @@ CELL = 28
 def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
     """The picture upright, in RGB, its sides rounded to multiples of 28, so that it costs at most `max_tokens`; see `tokens`.
 
-    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight.
-    Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
+    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight. Its smallest picture
+    has 4 to 8 tokens; below 8, `max_tokens` is a wish that it may overrule. A strip one cell high is shortened to what is
+    allowed. Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
     """
-    from PIL import ImageOps
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     if max_tokens < 1:
         raise ValueError(f"max_tokens={max_tokens}: a picture costs at least one token.")
-    picture = ImageOps.exif_transpose(picture)  # a phone's photograph lies on its side, with a note
-    height, width = smart_resize(
-        picture.height, picture.width, CELL, min_pixels=CELL**2, max_pixels=max_tokens * CELL**2
-    )
-    picture = picture.convert("RGB")
+    picture = upright(picture)
+    fewest = 4 if max_tokens >= 8 else 1
+    height, width = smart_resize(picture.height, picture.width, CELL, fewest * CELL**2, max_tokens * CELL**2)
+    if min(height, width) == CELL:  # rounded up, and so longer for its width than it was
+        longest = min(max_tokens, LONGEST) * CELL
+        height, width = min(height, longest), min(width, longest)
     return picture if picture.size == (width, height) else picture.resize((width, height))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
+from helpers import hub
 from helpers.data.rows import DataError, hub_error, not_found, read_json_rows, read_utf8, skipped, text_field
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
@@ -22,8 +24,8 @@ def load_corpus(
     """Load documents, in the column `text`.
 
     `source` is a `.jsonl`, `.json`, `.parquet` or `.txt` file (in a `.txt` file a blank line ends a document), a file
-    on the Hub (`hf://datasets/owner/name/file.json`), or a data set on the Hub, where `config` names its part. From
-    the Hub rows are streamed, so that the first `limit` of them cost no more than their own download. Documents that
+    on the Hub (`hf://datasets/owner/name/file.json`), or a data set on the Hub, where `config` names its part; a
+    revision may follow the name, `owner/name@revision`, and the commit is printed. From the Hub rows are streamed, so that the first `limit` of them cost no more than their own download. Documents that
     are blank, of fewer than `shortest` characters, or that stood in an earlier row are skipped, counted and printed.
     Raises `DataError` for a file or row that cannot be read, and when nothing is left.
     """
@@ -84,8 +86,14 @@ def _stream(source: str, config: str | None, limit: int | None) -> Iterator[dict
     if limit is None:
         raise DataError(f"{source}: a corpus on the Hub may be hundreds of gigabytes. Say how many rows you want.")
     form = {".parquet": "parquet", ".txt": "text"}.get(Path(source).suffix, "json")
-    named = {"path": form, "data_files": source} if source.startswith("hf://") else {"path": source, "name": config}
+    address = re.fullmatch(r"(hf://datasets/)([^/@]+/[^/@]+)(@[^/]+)?(/.+)", source)
+    kind, name, rest = (address[1], address[2] + (address[3] or ""), address[4]) if address else ("", source, "")
+    repository, revision = hub.split_revision(name)
+    named = {"path": form, "data_files": source} if source.startswith("hf://") else {"path": repository, "name": config}
+    if revision and not rest:
+        named["revision"] = revision
     try:
+        hub.say_commit(kind + name, hub.dataset_commit(repository, revision), rest)
         yield from load_dataset(**named, split="train", streaming=True)
     except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
         raise hub_error(source, error, "data_samples/general_en.jsonl") from None

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from datetime import date, time, timedelta
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
 from helpers.data.rows import DataError
+from helpers.pictures import check_picture
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 ODOMETER_COLUMNS = ("id", "prompt", "image", "response")
 ODOMETER_FIELDS = ("distance", "speed", "time", "temperature", "gear")
 KM_PER_MILE = 1.609344
+MOST_XML = 128 * 2**20
+"""Bytes that the tables of a workbook may unpack to. Enough for all the rows that Excel has, formatted and empty."""
+ENOUGH_EMPTY = 10_000
+"""Empty rows one after another that end a sheet: Excel can hold a million that were only ever formatted."""
 
 NAMES = {
     "distance": (
@@ -45,40 +58,50 @@ Reading = dict[str, float | str]
 def load_odometer_excel(path: str | Path, images: str | Path | None = None) -> Dataset:
     """Load a sheet with the columns `id`, `prompt`, `image` and `response`, one picture a row.
 
-    `image` is a path relative to the sheet, or to the folder `images`. Each picture is opened once to see that it
-    can be. Returns the four columns as text, `image` as an absolute path. Empty rows are skipped, counted and printed.
+    Read is the first visible worksheet with these headings, hidden rows too; formulas count as Excel last saw them.
+    `image` is a path relative to the workbook, or to the folder `images`. Each picture is opened once to see that it
+    can be. Returns the four columns as text, `image` as an absolute path. Empty rows are skipped, counted and printed;
+    after 10,000 of them the sheet is taken to be at its end.
     Raises `DataError` for a missing or unreadable sheet, column, text or picture, with its row as Excel counts it.
     """
     path = Path(path)
-    kept: dict[str, list[str]] = {column: [] for column in ODOMETER_COLUMNS}
     pictures = Path(images) if images is not None else path.parent
     if images is not None and not pictures.is_dir():
         raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}).")
-    empty = []
-    for number, row in enumerate(_sheet(path), start=2):  # row 1 holds the headings
-        if all(value is None or not str(value).strip() for value in row.values()):
-            empty.append(number)
-            continue
-        for column in ("id", "prompt", "image", "response"):
-            text = str(row[column] if row[column] is not None else "").strip()
-            if not text:
-                raise DataError(f"{path}, row {number}: {column!r} is empty. Fill the cell, or delete the row.")
-            kept[column].append(text if column != "image" else _picture(pictures / text, path, number))
-    if not kept["id"]:
-        raise DataError(f"{path}: has its headings but no rows. Add rows, or choose another sheet.")
-    _unique_ids(kept["id"], path)
-    skipped = f"{len(empty)} empty skipped (row {', '.join(map(str, empty[:5]))})" if empty else "none skipped"
-    print(f"{path}: {len(kept['id']):,} rows, {len(set(kept['image'])):,} pictures, {skipped}")
+    rows, left_out = _sheet(path)
+    for number, row in rows.items():
+        row["image"] = _picture(row["image"], pictures, path, number)
+    _unique_ids(rows, path)
+    kept = {column: [row[column] for row in rows.values()] for column in ODOMETER_COLUMNS}
+    print(f"{path}: {len(rows):,} rows, {len(set(kept['image'])):,} pictures, {left_out}")
     return Dataset.from_dict(kept)
 
 
 def load_truth(path: str | Path) -> dict[str, Reading]:
-    """The truth of each picture by its file name: `{"001.png": {"distance": "61923 mi", …}, …}`, values as written."""
+    """The truth of each picture by its file name: `{"001.png": {"distance": "61923 mi", …}, …}`, values as written.
+
+    A field that is absent or null is not known. Raises `DataError` for a file that is no such table, and for a picture
+    with a value that cannot be read, or with none.
+    """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {name: _values(fields) for name, fields in entries.items()}
-    except (OSError, ValueError, AttributeError) as error:
+        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON table of picture → fields ({error}).") from None
+    if not isinstance(entries, dict) or not entries or not all(isinstance(f, dict) for f in entries.values()):
+        raise DataError(
+            f'{path}: not a JSON table of picture → fields. Write {{"001.png": {{"distance": "61923 mi", …}}, …}}.'
+        )
+    truths = {}
+    for name, fields in entries.items():
+        known = {field: str(fields[field]) for field in ODOMETER_FIELDS if fields.get(field) is not None}
+        truths[name] = _values(known)
+        for field in known.keys() - truths[name].keys():
+            raise DataError(f"{path}, {name}: no {field} can be read from {known[field]!r}. Correct it, or write null.")
+        if not known:
+            raise DataError(
+                f"{path}, {name}: has none of the fields {', '.join(ODOMETER_FIELDS)}. It has: {list(fields)}."
+            )
+    return truths
 
 
 def parse_reading(text: str) -> Reading:
@@ -206,50 +229,185 @@ def _clock(hour: int, minute: int, half: str) -> str | None:
     return f"{hour:02}:{minute:02}"
 
 
-def _sheet(path: Path) -> list[dict[str, Any]]:
-    """The rows of the first worksheet below its headings, by heading."""
-    import openpyxl
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return table
 
+
+def _sheet(path: Path) -> tuple[dict[int, dict[str, str]], str]:
+    """The filled rows below the headings, as texts by number and heading, and what of the workbook was left out."""
+    from openpyxl import load_workbook
+
+    books: list[Workbook] = []
+    try:
+        _could_be_workbook(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of openpyxl, on styles and extensions that only matter to a writer
+            for data_only in (True, False):  # what formulas came to, and where there are some
+                books.append(load_workbook(path, read_only=True, data_only=data_only))
+            return _read(path, *books)
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror}). Close it in Excel, and try again.") from None
+    except Exception as error:  # a damaged zip, a foreign file: each has an error class of its own
+        raise DataError(
+            f"{path}: not an Excel workbook, or a damaged one ({type(error).__name__}). Open it in Excel and save it as .xlsx."
+        ) from None
+    finally:
+        for book in books:
+            book.close()
+
+
+def _could_be_workbook(path: Path) -> None:
+    """Refuse what openpyxl would say too little about, or would unpack without end."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder. Name the .xlsx file in it.")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.xlsx")) if path.parent.is_dir() else []
         raise DataError(f"{path}: not found (looked from {Path.cwd()}). Sheets there: {', '.join(near) or 'none'}.")
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:  # a damaged zip, a foreign file: each has an error class of its own
-        raise DataError(f"{path}: not an Excel workbook ({type(error).__name__}). Save it as .xlsx.") from None
-    try:
-        lines = list(book.worksheets[0].iter_rows(values_only=True))
-    finally:
-        book.close()
-    headings = [str(value).strip().lower() if value is not None else "" for value in (lines[0] if lines else ())]
-    missing = [column for column in ODOMETER_COLUMNS if column not in headings]
-    if missing:
-        has = [heading for heading in headings if heading]
-        raise DataError(f"{path}, row 1: the headings are {has}; missing: {missing}. Rename or add the columns.")
-    places = {column: headings.index(column) for column in ODOMETER_COLUMNS}
-    return [{c: line[i] if i < len(line) else None for c, i in places.items()} for line in lines[1:]]
+    with path.open("rb") as file:
+        if file.read(8) == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+            raise DataError(
+                f"{path}: is protected by a password, or an .xls of before 2007. Open it in Excel and save it as .xlsx "
+                "without a password."
+            )
+        if zipfile.is_zipfile(file):
+            size = sum(part.file_size for part in zipfile.ZipFile(file).infolist() if "/media/" not in part.filename)
+            if size > MOST_XML:
+                raise DataError(
+                    f"{path}: unpacks to {size / 2**20:,.0f} MiB of tables; {MOST_XML // 2**20} at most. "
+                    "Copy the filled rows into a new workbook."
+                )
 
 
-def _picture(picture: Path, sheet: Path, number: int) -> str:
-    """The absolute path of a picture that opens, whole."""
-    from PIL import Image
+def _read(path: Path, shown: Workbook, written: Workbook) -> tuple[dict[int, dict[str, str]], str]:
+    visible = [sheet for sheet in shown.worksheets if sheet.sheet_state == "visible"]
+    if not visible:
+        raise DataError(f"{path}: has no visible worksheet. Add one with the columns {', '.join(ODOMETER_COLUMNS)}.")
+    headed = [(sheet, *_headings(sheet)) for sheet in visible]
+    having = [(s, row, names) for s, row, names in headed if set(ODOMETER_COLUMNS) <= set(names)]
+    sheet, first, names = having[0] if having else headed[0]
+    where = f"{path}, row {first}" if len(visible) == 1 else f"{path}, sheet {sheet.title!r}, row {first}"
+    has = [name for name in names if name]
+    if missing := [column for column in ODOMETER_COLUMNS if column not in names]:
+        raise DataError(f"{where}: the headings are {has}; missing: {missing}. Rename or add the columns.")
+    if twice := [column for column in ODOMETER_COLUMNS if names.count(column) > 1]:
+        raise DataError(f"{where}: the headings are {has}; {twice[0]!r} stands there twice. Rename one of them.")
 
-    if not picture.is_file():
+    places = {column: names.index(column) for column in ODOMETER_COLUMNS}
+    other = written[sheet.title]
+    other.reset_dimensions()
+    below = {"min_row": first + 1, "max_col": max(places.values()) + 1}
+    rows, empty, last = {}, [], first
+    for number, (seen, behind) in enumerate(zip(sheet.iter_rows(**below), other.iter_rows(**below)), start=first + 1):
+        texts = {c: _text(seen[i], behind[i], f"{path}, row {number}", c) for c, i in places.items()}
+        if not any(texts.values()):
+            empty.append(number)
+            if number - last >= ENOUGH_EMPTY:
+                break
+            continue
+        for column, text in texts.items():
+            if not text:
+                raise DataError(
+                    f"{path}, row {number}: {column!r} is empty. Fill the cell, or delete the row; of merged cells only "
+                    "the first holds the text: unmerge them."
+                )
+        rows[number], last = texts, number
+    if not rows:
+        raise DataError(f"{path}: has its headings but no rows. Add rows, or choose another sheet.")
+    left_out = f"{len(empty):,} empty skipped (row {', '.join(map(str, empty[:5]))})" if empty else "none skipped"
+    if empty and empty[-1] - last >= ENOUGH_EMPTY:
+        left_out += f", nothing read after row {empty[-1]:,}"
+    if len(shown.worksheets) > 1:
+        others = [s.title + (" (hidden)" if s not in visible else "") for s in shown.worksheets if s is not sheet]
+        left_out += f"; sheet {sheet.title!r} alone, not {', '.join(others)}"
+    return rows, left_out
+
+
+def _headings(sheet: ReadOnlyWorksheet) -> tuple[int, list[str]]:
+    """The number of the first filled row and its texts, without the blanks and full-width letters that eyes pass over."""
+    sheet.reset_dimensions()  # some programs write A1 there, whatever the sheet holds
+    for number, row in enumerate(sheet.iter_rows(values_only=True, max_row=ENOUGH_EMPTY), start=1):
+        texts = [unicodedata.normalize("NFKC", "" if value is None else str(value)) for value in row]
+        names = [re.sub("[\u200b\ufeff]", "", text).strip().lower() for text in texts]
+        if any(names):
+            return number, names
+    return 1, []
+
+
+def _text(shown: Any, written: Any, where: str, column: str) -> str:
+    """A cell's text. Raises `DataError` where Excel shows another than the file holds, or none."""
+    value = shown.value
+    if shown.data_type == "e":
+        raise DataError(f"{where}: {column!r} is the error {value}. Correct the formula, or write the text itself.")
+    if value is None and written.data_type == "f":
         raise DataError(
-            f"{sheet}, row {number}: the picture {picture} is not there. "
-            "Paths count from the sheet's folder; give load_odometer_excel another with images=…"
+            f"{where}: {column!r} is a formula whose result was not saved. Open the sheet in Excel and save it, or write the "
+            "text itself."
         )
-    try:
-        with Image.open(picture) as opened:
-            opened.convert("RGB")  # decodes all of it; verify() would miss a file cut short
-    except (OSError, SyntaxError, ValueError) as error:
+    if isinstance(value, (date, time, timedelta)):
         raise DataError(
-            f"{sheet}, row {number}: {picture} cannot be read as a picture ({error}). Replace it."
-        ) from None
-    return str(picture.resolve())
+            f"{where}: {column!r} is a date or time ({value}), which Excel shows in a form of its own. Format the cell as "
+            "text, and write it again."
+        )
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float):
+        return f"{value:.15g}"  # Excel's own precision
+    return "" if value is None else str(value).replace("_x000D_", "").strip()  # a carriage return, as Excel spells it
 
 
-def _unique_ids(ids: list[str], path: Path) -> None:
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: the id {twice[0]!r} stands in {ids.count(twice[0])} rows. Give each row its own id.")
+def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
+    """The absolute path of a picture that opens, whole."""
+    picture, short = _find(text, folder), text if len(text) <= 200 else text[:200] + "…"
+    if picture is None:
+        if re.match(r"https?://", text):
+            fault = f"{short} is a web address. Download the picture, and write the path of its file."
+        elif PureWindowsPath(text).drive and os.name != "nt":
+            fault = (
+                f"{short} is a path on a Windows computer. Bring the pictures here, and write the path from the sheet's "
+                "folder, for example pictures/001.png."
+            )
+        else:
+            fault = (
+                f"the picture {folder / short} is not there. "
+                "Paths count from the sheet's folder; give load_odometer_excel another with images=…"
+            )
+        raise DataError(f"{sheet}, row {number}: {fault}")
+    try:
+        check_picture(picture)
+    except ValueError as error:
+        raise DataError(f"{sheet}, row {number}: {error}") from None
+    return picture.resolve().as_posix()
+
+
+def _find(text: str, folder: Path) -> Path | None:
+    """The file that `text` names: exactly, with / for Windows' \\, or but for case and the way that Unicode spells é."""
+    for place in (folder / text, folder / text.replace("\\", "/")):
+        try:
+            if place.is_file():
+                return place
+            same = [p for p in place.parent.iterdir() if _spelling(p) == _spelling(place) and p.is_file()]
+        except OSError:  # no such folder, a name too long
+            continue
+        if len(same) == 1:
+            return same[0]
+    return None
+
+
+def _spelling(path: Path) -> str:
+    return unicodedata.normalize("NFC", path.name).casefold()
+
+
+def _unique_ids(rows: Mapping[int, Mapping[str, str]], path: Path) -> None:
+    by_id: dict[str, list[int]] = {}
+    for number, row in rows.items():
+        by_id.setdefault(row["id"], []).append(number)
+    for name, numbers in by_id.items():
+        if len(numbers) > 1:
+            stands = f"stands in {len(numbers)} rows ({', '.join(map(str, numbers[:5]))})"
+            raise DataError(f"{path}: the id {name!r} {stands}. Give each row its own id.")

@@ -1,0 +1,102 @@
+"""Every loader of JSON against every fault that a file can have: one `DataError` with the file's name and the mend."""
+
+import json
+
+import pytest
+
+from helpers import data
+from helpers.data import DataError
+from helpers.runtime import root
+
+SAMPLES = root() / "data_samples"
+LOADERS = {
+    "alpaca": (data.load_alpaca, "alpaca_en.json"),
+    "conversations": (data.load_conversations, "forms/sharegpt.jsonl"),
+    "corpus": (data.load_corpus, "domain_en.jsonl"),
+    "gsm8k": (data.load_gsm8k, "gsm8k_en.jsonl"),
+    "medical_o1": (data.load_medical_o1, "medical_o1_en.json"),
+    "notes": (data.load_notes, "town_notes_en.json"),
+    "preferences": (data.load_preferences, "preferences_prompt.jsonl"),
+    "qa": (data.load_qa, "forms/query_response.jsonl"),
+    "quiz": (data.load_quiz, "medical_quiz_en.jsonl"),
+    "s1k": (data.load_s1k, "s1k_en.jsonl"),
+}
+
+
+def sample(name: str) -> list[dict]:
+    return data.read_json_rows(SAMPLES / LOADERS[name][1])[:3]
+
+
+# What is wrong: the file's name and bytes made from three good rows, and what the error says.
+FAULTS = {
+    "empty": (lambda rows: ("x.json", b""), "holds no rows"),
+    "blank": (lambda rows: ("x.jsonl", b" \n\n"), "holds no rows"),
+    "an empty list": (lambda rows: ("x.json", b"[]"), "holds no rows"),
+    "one object": (lambda rows: ("x.json", b'{"data": []}'), "Wrap the rows in [ … ]"),
+    "a list of texts": (lambda rows: ("x.json", b'["a", "b"]'), "row 1"),
+    "a null among the rows": (lambda rows: ("x.json", json.dumps([*rows, None]).encode()), "row 4"),
+    "cut short": (lambda rows: ("x.json", json.dumps(rows).encode()[:-9]), "not JSON"),
+    "a comma too many": (lambda rows: ("x.json", json.dumps(rows)[:-1].encode() + b",]"), "not JSON"),
+    "single quotation marks": (lambda rows: ("x.json", str(rows).encode()), "not JSON"),
+    "lines in a .json": (lambda rows: ("x.json", "\n".join(map(json.dumps, rows)).encode()), "Name the file .jsonl"),
+    "a bad line in a .jsonl": (lambda rows: ("x.jsonl", json.dumps(rows[0]).encode() + b"\n{"), "line 2"),
+    "GBK": (lambda rows: ("x.json", json.dumps([{"a": "中文"}], ensure_ascii=False).encode("gbk")), "is not UTF-8"),
+    "cut inside a character": (lambda rows: ("x.json", '[{"a": "中'.encode()[:-1]), "is not UTF-8"),
+    "UTF-16": (lambda rows: ("x.json", json.dumps(rows).encode("utf-16")), "is not UTF-8"),
+    "brackets without end": (lambda rows: ("x.json", b"[" * 100_000), "nested"),
+    "a number of 5,000 digits": (lambda rows: ("x.json", b'[{"a": ' + b"9" * 5000 + b"}]"), "x.json"),
+    "NaN for a row": (lambda rows: ("x.json", b"[NaN]"), "row 1"),
+    "half a character": (
+        lambda rows: ("x.json", json.dumps([rows[0], {name: "\ud83d" for name in rows[0]}]).encode()), "row 2",
+    ),
+    "other fields": (lambda rows: ("x.json", b'[{"foo": "a", "bar": "b"}]'), "row 1"),
+    "numbers for texts": (lambda rows: ("x.json", json.dumps([dict.fromkeys(rows[0], 7)]).encode()), "row 1"),
+    "lists for texts": (lambda rows: ("x.json", json.dumps([{name: [[]] for name in rows[0]}]).encode()), "row 1"),
+    "blank texts": (lambda rows: ("x.json", json.dumps([dict.fromkeys(rows[0], " ")]).encode()), "x.json"),
+}  # fmt: skip
+
+
+@pytest.mark.bad_input
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_faulty_file_is_refused_with_its_name(tmp_path, loader, fault):
+    make, says = FAULTS[fault]
+    name, raw = make(sample(loader))
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        LOADERS[loader][0](str(path))
+    assert str(path) in str(caught.value) and says in str(caught.value)
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_folder_or_a_file_that_is_not_there(tmp_path, loader):
+    (tmp_path / "folder.json").mkdir()
+    for name in ("gone.json", "folder.json"):
+        with pytest.raises(DataError, match=name):
+            LOADERS[loader][0](str(tmp_path / name))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_good_rows_come_back_from_either_form_and_line_end(tmp_path, loader, end):
+    rows, load = sample(loader), LOADERS[loader][0]
+    lines, whole = tmp_path / "x.jsonl", tmp_path / "x.json"
+    lines.write_bytes(("\ufeff" + end.join(map(json.dumps, rows)) + end).encode())
+    whole.write_bytes(json.dumps(rows, indent=1).replace("\n", end).encode())
+    one, other = (load(str(path)) for path in (lines, whole))
+    assert (one if isinstance(one, dict | list) else one.to_list()) == (
+        other if isinstance(other, dict | list) else other.to_list()
+    )
+    assert len(one) == len(rows)
+
+
+@pytest.mark.bad_input
+def test_the_last_of_two_equal_names_counts_as_in_json_everywhere(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('[{"instruction": "a", "output": "old", "output": "new"}]')
+    assert data.load_alpaca(str(path))["output"][:] == ["new"]

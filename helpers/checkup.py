@@ -17,6 +17,7 @@ from typing import Literal
 import psutil
 
 from helpers import platform_setup, runtime
+from helpers.hub import without_login
 
 Verdict = Literal["ok", "note", "bad"]
 Language = Literal["en", "zh"]
@@ -242,7 +243,7 @@ def speed(language: Language = "en", seconds: float = 1.0) -> Finding:
 
 def hub(language: Language = "en", timeout: float = 5.0) -> Finding:
     words = WORDS[language]
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    endpoint = without_login(os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/"))
     began = time.perf_counter()
     try:
         with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=timeout):

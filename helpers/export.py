@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from helpers import runtime
+from helpers import hub, runtime
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +28,10 @@ MARGIN = 1.05  # tokenizer, metadata, and what the file system takes
 
 class ExportFailed(runtime.Stop):
     """An export that did not come to its end; nothing of it is left under the final name."""
+
+
+class UploadFailed(runtime.Stop):
+    """The Hub did not take the files; the text says what to do, and never holds the token."""
 
 
 @dataclass
@@ -277,13 +281,15 @@ def model_card(
 ) -> Path:
     """Write `folder/README.md`, the Hub's model card: facts that the Hub reads, the files, the limits.
 
-    `base_model` that is a path on this machine is left out of the facts: it means nothing elsewhere.
+    `base_model` that is a path on this machine is left out of the facts: it means nothing elsewhere. Revisions are left
+    out, too: the Hub links the names.
     """
+    base_model = hub.split_revision(hub.hub_name(base_model))[0]
     facts = {"license": license, "library_name": "gguf", "tags": ["gguf", "llama.cpp", "lora"]}
     if base_model and not Path(base_model).is_absolute():
         facts |= {"base_model": base_model}
     if datasets:
-        facts |= {"datasets": list(datasets)}
+        facts |= {"datasets": [hub.split_revision(name)[0] for name in datasets]}
     lines = "\n".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items())  # YAML, too
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.md"]
     listed = "\n".join(f"- `{path.relative_to(folder)}`, {path.stat().st_size / MIB:,.1f} MiB" for path in files)
@@ -296,19 +302,42 @@ def model_card(
     return card
 
 
-def upload(folder: Path, repository: str, token: str, private: bool = True) -> str:
-    """Create the Hub repository, private unless told, and put the folder into it; returns its address.
+UPLOAD_MEND = "Check UPLOAD_TO and the network, then run the cell again: what has arrived is not sent twice."
+UPLOAD_MENDS = {  # by HTTP status
+    401: "The Hub does not know the token in the secret HF_TOKEN: make one with the right to write at "
+    "https://huggingface.co/settings/tokens.",
+    403: "The token in the secret HF_TOKEN may not write there: it needs the right to write, and UPLOAD_TO must begin "
+    "with your own name on the Hub, or that of an organisation that lets you.",
+}
 
-    Raises Stop when the repository is there already and public, though `private` was asked for.
+
+def upload(folder: Path, repository: str, token: str, private: bool = True) -> str:
+    """Create the Hub repository, private unless `private` is False, and put the folder into it; returns its address.
+
+    Raises UploadFailed when the repository is there already and public, though `private` was asked for, and when the
+    Hub refuses the name or the token or cannot be reached.
     """
     from huggingface_hub import HfApi
 
+    if repository.count("/") != 1:
+        raise UploadFailed(f"UPLOAD_TO = {repository!r}: write it as 'your_name/your_model'.")
+    private = private is not False  # whatever else stands there, a forgotten None say, is no wish to publish
     api = HfApi(token=token)
-    address = api.create_repo(repository, private=private, exist_ok=True)
-    if private and not api.repo_info(repository).private:
-        raise runtime.Stop(f"{repository} exists and is public. Make it private on the Hub, or set PRIVATE = False.")
-    api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload from the course's lesson 06")
-    return str(address)
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        if not private or api.repo_info(repository).private:
+            api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message="Upload from the course's lesson 06"
+            )
+            return str(address)
+    except Exception as error:  # the client's own, httpx's and OS errors alike
+        known = str(error).replace(token, "***").strip() if isinstance(error, (OSError, ValueError)) else ""
+        reason = known.splitlines()[0] if known else type(error).__name__  # httpx writes whole headers into some texts
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        raise UploadFailed(
+            f"{repository} was not uploaded: {reason}\n{UPLOAD_MENDS.get(status, UPLOAD_MEND)}"
+        ) from None
+    raise UploadFailed(f"{repository} exists and is public. Make it private on the Hub, or set PRIVATE = False.")
 
 
 def load_16bit(name: str, source: str = "huggingface") -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
@@ -321,8 +350,6 @@ def load_16bit(name: str, source: str = "huggingface") -> tuple[PreTrainedModel,
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from helpers import hub
-
     folder = hub.resolve_model(name, source)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dtype = torch.float16 if runtime.dtype() == torch.float16 else torch.bfloat16
@@ -330,7 +357,9 @@ def load_16bit(name: str, source: str = "huggingface") -> tuple[PreTrainedModel,
         trained_on = PeftConfig.from_pretrained(folder).base_model_name_or_path
     except ValueError:  # how PEFT says that this is no adapter
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer, folder
-    base = hub.resolve_model(trained_on.removesuffix("-bnb-4bit").removesuffix("-unsloth"), source)
+    in_4bit = hub.split_revision(hub.hub_name(trained_on))[0]
+    in_16bit = in_4bit.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+    base = hub.resolve_model(trained_on if in_16bit == in_4bit else in_16bit, source)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder)
     return model.merge_and_unload(), tokenizer, base
 

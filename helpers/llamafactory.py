@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 from datasets import Dataset
 
-from helpers import data, environments, guard, report, runtime
+from helpers import data, environments, guard, hub, report, runtime
 from helpers.data.rows import DataError, skipped, text_field
 from helpers.environments import Environment
 
@@ -134,6 +134,7 @@ def environment() -> Environment:
 def first_rows(source: str, folder: str | Path, limit: int | None = None) -> str:
     """A JSON file to read from: `source` itself, or of `owner/dataset:path/in/it` on the Hub its first `limit` rows.
 
+    `owner/dataset@revision:path/in/it` takes that revision; the commit is printed.
     A file in a data set can hold millions of rows, one object a line; they are copied to `folder` up to the limit.
     Raises DataError when the Hub does not give it.
     """
@@ -142,14 +143,16 @@ def first_rows(source: str, folder: str | Path, limit: int | None = None) -> str
         return source
     from huggingface_hub import hf_hub_download
 
+    name, revision = hub.split_revision(repository)
     try:
-        whole = hf_hub_download(repository, path, repo_type="dataset")
+        whole = hf_hub_download(name, path, repo_type="dataset", **({"revision": revision} if revision else {}))
     except Exception as error:  # httpx's, the client's own and OS errors alike
         raise DataError(
             f"{path} of the data set {repository!r} could not be loaded from the Hugging Face Hub "
             f"({type(error).__name__}). Check the spelling and the network (in mainland China set HF_ENDPOINT to a "
             "mirror and restart), or name a file of your own."
         ) from None
+    hub.say_commit(repository, whole, f":{path}")
     Path(folder).mkdir(parents=True, exist_ok=True)
     part = Path(folder, f"{Path(path).parent.name}_{Path(path).stem}.jsonl")
     with open(whole, encoding="utf-8") as lines, part.open("w", encoding="utf-8") as out:

@@ -28,6 +28,8 @@ WORDS = {
         "secret kaggle": "open Add-ons > Secrets, add it there and tick it for this notebook",
         "secret local": "set it as an environment variable before starting Jupyter",
         "secret": "the secret {name} is not set: {place}.",
+        "unfit secret": "the secret {name} holds a line break or a sign that no key has, as when more than the key was "
+        "copied. Copy it again: {place}.",
         "gpu colab": "Choose a GPU: Runtime > Change runtime type > T4 GPU.",
         "gpu kaggle": "Choose a GPU: Settings > Accelerator > GPU T4 x2.",
         "gpu local": "Colab and Kaggle lend one for free: see the badges at the notebook's top.",
@@ -47,6 +49,7 @@ WORDS = {
         "secret kaggle": "打开 Add-ons > Secrets，添加进去，并勾选给这个笔记本用",
         "secret local": "启动 Jupyter 之前设成环境变量",
         "secret": "没有设置密钥 {name}：{place}。",
+        "unfit secret": "密钥 {name} 里有换行或密钥里不该有的字符，多半是复制时多带了东西。请重新复制：{place}。",
         "gpu colab": "请选一块 GPU：代码执行程序 > 更改运行时类型 > T4 GPU。",
         "gpu kaggle": "请选一块 GPU：Settings > Accelerator > GPU T4 x2。",
         "gpu local": "Colab 和 Kaggle 有免费的可用：见笔记本顶部的徽章。",
@@ -77,6 +80,15 @@ class NotEnough(Stop):
 
 class MissingSecret(Stop):
     """A secret that the lesson cannot do without is not set; the text says where to set it."""
+
+
+class Secret(str):
+    """A secret's value: a text as any other, but a cell that ends in it and a verbose traceback show three stars."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
 
 
 @dataclass(frozen=True)
@@ -160,16 +172,19 @@ def describe() -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
 
 
-def secret(name: str, required: bool = False) -> str | None:
+def secret(name: str, required: bool = False) -> Secret | None:
     """The secret `name` from Colab's or Kaggle's secrets, else from the environment; None when it is unset.
 
-    It is never printed. With `required`, an unset secret raises MissingSecret, which says where to set it.
+    It is never printed. With `required`, an unset secret raises MissingSecret, which says where to set it; so does, in
+    any case, one with a line break in it or a sign outside ASCII: libraries quote in full what they refuse to send.
     """
     where = platform_name()
     value = {"colab": _colab_secret, "kaggle": _kaggle_secret}.get(where, os.environ.get)(name)
     value = (value or os.environ.get(name) or "").strip()
+    if not (value.isascii() and value.isprintable()):
+        raise MissingSecret(_say("unfit secret", name=name, place=_say(f"secret {where}")))
     if value:
-        return value
+        return Secret(value)
     if required:
         raise MissingSecret(_say("secret", name=name, place=_say(f"secret {where}")))
     return None

@@ -10,7 +10,9 @@ The server is stopped when a cell of the notebook fails, when the kernel restart
 from __future__ import annotations
 
 import atexit
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +32,8 @@ INSTALL = (
     f"In a cell: !uv venv -q .vllm && uv pip install -q --python .vllm vllm=={runtime.VLLM}  (8 GB, once). "
     "A server is a program of its own, so it may have packages of its own."
 )
+NO_KEY = "none"  # OpenAI's client wants one, also where nobody checks it
+NOT_FOR_A_SERVER = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)$")  # variables whose names end so
 _running: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
@@ -60,7 +64,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.url}/v1"
         self.model = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
-        self.api_key = api_key or "none"  # the client wants one, also where nobody checks it
+        self.api_key = api_key or NO_KEY
         self.engine = engine
         self.log = Path(log or f"outputs/servers/{self.port}.log").resolve()
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +103,18 @@ class Server:
         return self._guard is not None and self._guard.poll() is None
 
     def tail(self, lines: int = 25) -> str:
-        """The last lines of the server's log."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        """The last lines of the server's log, without the key."""
+        text = self._without_key(self.log.read_text(encoding="utf-8", errors="replace"))
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _without_key(self, text: str) -> str:
+        """What is written into the log is up to a program of others, which may well tell its environment."""
+        if len(self.api_key) < 8:  # no secret, and perhaps a word of every second line
+            return text
+        key = str(self.api_key)
+        for form in {key, repr(key)[1:-1], json.dumps(key)[1:-1]}:
+            text = text.replace(form, "***")
+        return text
 
     def stop(self) -> None:
         """End the server and all that it started; a second call does nothing."""
@@ -109,6 +123,9 @@ class Server:
         guard.stop(self._guard)
         self._guard = None
         _running.discard(self)
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        if (clean := self._without_key(said)) != said:
+            self.log.write_text(clean, encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +143,14 @@ def stop_all() -> list[str]:
 
 
 def command(engine: str, model: str, port: int, options: Mapping[str, Any]) -> list[str]:
-    """The command line that serves `model`; raises ServerFailed for an engine that is not there."""
+    """The command line that serves `model`; raises ServerFailed for an engine that is not there, or a key among
+    `options`.
+    """
+    if {"api-key", "api_key"} & options.keys():
+        raise ServerFailed(
+            "A command line can be read by everyone on a machine. Take the key out of the options and give it as "
+            'Server(…, api_key=runtime.secret("VLLM_API_KEY")).'
+        )
     given = [part for name, value in options.items() for part in _option(name, value)]
     here = ["--host", "127.0.0.1", "--port", str(port)]
     if engine == "transformers":
@@ -155,10 +179,15 @@ def find_vllm(engine: str = "vllm") -> str:
 
 
 def environment(engine: str, model: str, api_key: str | None) -> dict[str, str]:
-    """The server's environment: the key goes here, because a command line can be read by everyone on a machine."""
-    env = dict(os.environ)
+    """The server's environment: the key goes here, because a command line can be read by everyone on a machine.
+
+    Other secrets stay with the notebook; the Hub's token goes along where the model is a name on the Hub.
+    """
+    env = {name: value for name, value in os.environ.items() if not NOT_FOR_A_SERVER.search(name)}
     if Path(model).is_dir():
         env |= {"HF_HUB_OFFLINE": "1"}  # nothing is to be looked up
+    elif "HF_TOKEN" in os.environ:
+        env["HF_TOKEN"] = os.environ["HF_TOKEN"]
     if engine == "transformers":
         return env
     env.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # with it 0.26 waits for a download where there is no network

@@ -80,6 +80,7 @@ def _wandb(folder: Path, upload: bool) -> None:
     os.environ["WANDB_MODE"] = "online" if upload else "offline"
     os.environ["WANDB_PROJECT"] = PROJECT
     os.environ["WANDB_LOG_MODEL"] = "false"  # curves, never weights
+    os.environ["WANDB_DISABLE_CODE"] = "true"  # nor the notebook, whose outputs nobody has looked through
     for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         os.environ[name] = str(folder)
     if upload:

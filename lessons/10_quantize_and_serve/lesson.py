@@ -444,9 +444,11 @@ curl = [
     "127.0.0.1",
     f"{server.base_url}/chat/completions",
 ]
-curl += ["-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {server.api_key}", "-d", f"@{request}"]
-print(shlex.join(curl).replace(server.api_key, "$VLLM_API_KEY"), "\n")
-print(subprocess.run(curl, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
+curl += ["-H", "Content-Type: application/json", "-d", f"@{request}"]
+print(shlex.join(curl), '-H "Authorization: Bearer $VLLM_API_KEY"\n')
+key = f"Authorization: Bearer {server.api_key}"  # by the standard input: a command line can be read by everyone
+answered = subprocess.run([*curl, "-H", "@-"], input=key, check=True, capture_output=True, text=True, encoding="utf-8")
+print(answered.stdout)
 
 # %% [markdown] lang="en"
 # ### Is it the same model?

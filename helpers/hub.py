@@ -26,9 +26,14 @@ NANO = "nano/"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Written by a trainer beside the weights; none of it is weights, and the trainer reads what it wants of it as data.
 NO_WEIGHTS = ("training_args.bin", "optimizer.*", "scheduler.*", "scaler.*", "rng_state*")
-# On the Hub as a pickle alone, and taken as it is: transformers reads it with torch.load(weights_only=True), which
-# makes tensors and runs nothing. Lesson 11's reward model is the one that its method was published with.
-READ_AS_DATA = ("OpenAssistant/reward-model-deberta-v3-large-v2",)
+# Taken as they are, also as a pickle alone: transformers reads it with torch.load(weights_only=True), which makes
+# tensors and runs nothing. Lesson 11's reward model is the one that its method was published with, and exists in no
+# other form; lesson 12's models are of 2022, before safetensors was usual.
+READ_AS_DATA = (
+    "OpenAssistant/reward-model-deberta-v3-large-v2",
+    "bigscience/bloomz-7b1",
+    "bigscience/bloomz-1b7",
+)
 
 
 class ModelNotFound(Stop, ValueError):

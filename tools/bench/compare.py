@@ -18,7 +18,7 @@ from tools.lessons import LessonError
 
 SPREAD = 0.05  # of two runs of one side on one machine, where a record does not say
 # What ends like this is a figure, and better when it is smaller or larger; all else says which side it is.
-SMALLER = ("seconds", "seconds_per_step", "seconds_to_start", "start_s", "_gib", "seconds_to_first_loss")
+SMALLER = ("seconds", "seconds_per_step", "seconds_to_start", "seconds_to_first_loss", "_s", "_ms", "_gib")
 LARGER = ("tokens_per_s", "_per_s", "_per_s_one", "_per_s_many", "_batch_1", "_batch_32", "efficiency")
 NEITHER = ("losses", "wall_seconds", "useful_tokens_per_step", "tokens_per_step", "versions", "digest")
 

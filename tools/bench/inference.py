@@ -168,7 +168,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/inference.json"))
-    parser.add_argument("--only", default="", help="sides whose engine contains this")
+    parser.add_argument("--only", default="", help="sides whose engine contains this; OUT keeps the others")
     parser.add_argument("--model", default=MODEL, help="a shape in helpers.vram.SHAPES")
     parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -182,6 +182,10 @@ def main() -> int:
         ("torch", "transformers", "bitsandbytes", "unsloth", "vllm", "xllamacpp"),
     )
     wanted = [side for side in sides() if options.only in side.engine]
+    if options.only and options.out.exists():
+        there = json.loads(options.out.read_text(encoding="utf-8"))
+        record["rows"] = [row for row in there["rows"] if options.only not in row["engine"]]
+        record["versions"] = there["versions"] | record["versions"]
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(options.model, path)
         if any(side.engine.startswith("llama.cpp") for side in wanted):

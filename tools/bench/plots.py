@@ -14,21 +14,24 @@ FOLDER = Path("benchmarks") / "plots"
 
 
 def scaling(record: dict[str, Any], axes: list[Axes]) -> None:
-    """Seconds and memory against rows, both on logarithmic axes, a line a side."""
+    """Seconds (logarithmic) and memory against rows, a line a side."""
     for axis, figure, label in zip(axes, ("seconds", "peak_gib"), ("seconds", "GiB resident at the most")):
         for name in dict.fromkeys(row["name"] for row in record["rows"]):
             rows = [row for row in record["rows"] if row["name"] == name]
             width = 2.5 if name == "course" else 1.2
             axis.plot([row["rows"] for row in rows], [row[figure] for row in rows], "o-", label=name, linewidth=width)
-        axis.set(xscale="log", yscale="log", xlabel="rows", ylabel=label)
+        axis.set(xscale="log", xlabel="rows", ylabel=label)
         axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
     axes[0].legend(frameon=False)
 
 
 def speed_and_memory(record: dict[str, Any], axes: list[Axes]) -> None:
     """Tokens a second, and memory: what the weights take, and what training adds."""
     rows = record["rows"][::-1]
-    names = [row["name"] for row in rows]
+    several = len({row.get("model") for row in rows}) > 1
+    names = [f"{row['model']}: {row['name']}" if several else row["name"] for row in rows]
     axes[0].barh(names, [row["useful_tokens_per_s"] for row in rows])
     axes[0].set_xlabel("useful tokens/s")
     loaded = [row["loaded_gib"] for row in rows]
@@ -38,8 +41,12 @@ def speed_and_memory(record: dict[str, Any], axes: list[Axes]) -> None:
     axes[1].legend(frameon=False)
 
 
-# By the beginning of a record's name.
-PLOTS: dict[str, Callable[[dict[str, Any], list[Axes]], None]] = {"medical": scaling, "sft": speed_and_memory}
+# By the beginning of a record's name, the first that fits; None: no picture.
+PLOTS: dict[str, Callable[[dict[str, Any], list[Axes]], None] | None] = {
+    "medical": scaling,
+    "sft_profile": None,
+    "sft": speed_and_memory,
+}
 
 
 def draw(record: dict[str, Any], name: str, path: Path) -> bool:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 
@@ -30,13 +37,15 @@ def new(subject: str, model: str, unit: str, packages: Iterable[str] = PACKAGES)
     }
 
 
-def apart(module: str, *arguments: str) -> dict[str, Any] | None:
+def apart(module: str, *arguments: str, gpu: str | None = None) -> dict[str, Any] | None:
     """Run `python -m module --one arguments…`; the JSON of its last line, or None (and its last words printed).
 
-    A process a side: what one leaves in memory, or replaces in a library, does not touch the next.
+    A process a side: what one leaves in memory, or replaces in a library, does not touch the next. `gpu` is the one
+    that it sees; None, all of them.
     """
     command = [sys.executable, "-m", module, "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"FAILED {' '.join(arguments)}\n{done.stdout[-500:]}\n{done.stderr[-2500:]}", flush=True)
         return None
@@ -46,9 +55,21 @@ def apart(module: str, *arguments: str) -> dict[str, Any] | None:
 
 
 def random_weights(name: str, folder: str) -> None:
-    """Write the checkpoint of `tools.bench.weights` from a process of its own, which gives the memory back."""
+    """Write the checkpoint of `tools.bench.weights` if it is not there, from a process that gives the memory back."""
     code = f"from pathlib import Path; from tools.bench import weights; weights.write({name!r}, Path({folder!r}))"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    if not Path(folder, "config.json").exists():
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@contextmanager
+def scratch(folder: Path | None) -> Iterator[str]:
+    """A folder for checkpoints: the one given, which is kept for the next bench, or one that goes away."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield str(folder.resolve())
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        yield passing
 
 
 def save(record: dict[str, Any], path: Path) -> None:
@@ -64,18 +85,64 @@ def run_sides(
     path: str,
     out: Path,
     ratios: Callable[[list[dict[str, Any]]], dict[str, float]],
+    spread: bool = False,
 ) -> int:
     """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status.
 
-    Rows that the record already has stay first.
+    Rows that the record already has stay first. With `spread`, the sides share out the GPUs of this host, with those of
+    other benches that do so at the same time: one side at a time on each, with its share of the CPU's cores.
     """
-    wanted = len(record["rows"]) + len(sides)
-    for side in sides:
-        if row := apart(module, json.dumps(asdict(side)), path):
-            record["rows"].append(row)
-            record["ratios"] = ratios(record["rows"])
-            save(record, out)
-    return verdict(record, wanted)
+    earlier = record["rows"]
+    gpus = _gpus() if spread else []
+    cores = sorted(os.sched_getaffinity(0)) if gpus else []
+    if len(gpus) > 1:
+        record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"
+
+    def measure(side: Any) -> dict[str, Any] | None:
+        with _lent(gpus) as gpu:
+            if gpu:  # of this thread, and so of the process that it starts
+                share, place = len(cores) // len(gpus), gpus.index(gpu)
+                os.sched_setaffinity(0, cores[place * share : (place + 1) * share] or cores)
+            return apart(module, json.dumps(asdict(side)), path, gpu=gpu)
+
+    found: dict[int, dict[str, Any]] = {}
+    pool = ThreadPoolExecutor(len(gpus) or 1)
+    place = {pool.submit(measure, side): number for number, side in enumerate(sides)}
+    try:
+        for done in as_completed(place):
+            if row := done.result():
+                found[place[done]] = row
+                record["rows"] = [*earlier, *(found[number] for number in sorted(found))]
+                record["ratios"] = ratios(record["rows"])
+                save(record, out)
+    finally:
+        pool.shutdown(cancel_futures=True)  # interrupted: no further side
+    return verdict(record, len(earlier) + len(sides))
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def _lent(gpus: Sequence[str]) -> Iterator[str | None]:
+    """One of these GPUs, which no other bench is lent meanwhile; None where there is none to lend."""
+    while gpus:
+        for gpu in gpus:
+            lock = FileLock(Path(tempfile.gettempdir(), f"bench-gpu-{gpu}.lock"))
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                try:
+                    yield gpu
+                finally:
+                    lock.release()
+                return
+        time.sleep(0.2)
+    yield None
 
 
 def verdict(record: dict[str, Any], wanted: int) -> int:

@@ -321,7 +321,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("no GPU here; --tiny tries the script on a CPU")
     scratch = options.scratch.resolve()
     scratch.mkdir(parents=True, exist_ok=True)
-    if not options.tiny and not (scratch / MODEL / "config.json").exists() and {"ddp", "trl", "tp"} & set(wanted):
+    if not options.tiny and {"ddp", "trl", "tp"} & set(wanted):
         records.random_weights(MODEL, str(scratch / MODEL))
     failed = 0
     for part in wanted:

@@ -4,9 +4,9 @@
     python -m tools.bench.sft --models Qwen2.5-0.5B --out benchmarks/records/sft_shapes_h200.json   fewer sides; added
     python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
 
-The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
-to deal with what it would meet. Useful tokens are those with a label; padding is none. Sides run one after another,
-each in a process of its own. Equal losses, step by step, show that the packed sides do the same work.
+Several GPUs share out the sides, a side on one. The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
+to deal with what it would meet. Useful tokens are those with a label; padding is none. Each side runs in a process of
+its own. Equal losses, step by step, show that the packed sides do the same work.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SHAPES = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")  # the last is R1-Dist
 STEPS, WARM_UP = 20, 6  # the first steps compile
 PROFILED = 4  # steps, after the warm-up
 KERNELS = {  # what a kernel's name gives away, the first that fits
-    "attention": "flash|fmha|attention|flex|softmax",
-    "loss": "cross_entropy|logsoftmax|nll_loss|chunked",
-    "unpacking 4 bits": "dequant|kgetcodes",
-    "matrix products": "gemm|nvjet|cutlass|cublas|splitk|::mm",
-    "optimizer": "optimizer|blockwise8bit|adam|multi_tensor",
-    "copies": "memcpy|memset|copy",
+    "attention_ms": "flash|fmha|attention|flex|softmax",
+    "loss_ms": "cross_entropy|logsoftmax|nll_loss|chunked",
+    "unpacking_ms": "dequant|kgetcodes",
+    "matrices_ms": "gemm|nvjet|cutlass|cublas|splitk|::mm",
+    "optimizer_ms": "optimizer|blockwise8bit|adam|multi_tensor",
+    "copies_ms": "memcpy|memset|copy",
 }
 
 
@@ -56,25 +56,25 @@ class Side:
 
 
 def sides() -> Iterator[Side]:
-    """The usual tutorial, the best that plain TRL does, the course."""
+    """The usual tutorial, what plain TRL can do at its best, the course."""
     trl, course = Side("TRL, packed", "trl"), Side("course, packed", "unsloth")
     yield replace(trl, name="TRL, as tutorials do", packing=False)
     yield replace(trl, name="TRL, packed, flex attention", attention="flex_attention")
-    yield replace(trl, name="TRL, packed, flex attention, Liger", attention="flex_attention", liger=True)
+    trl = replace(trl, attention="flex_attention", liger=True)
+    yield replace(trl, name="TRL, packed, flex attention, Liger")
+    yield replace(trl, name="TRL, packed, flex attention, Liger, 8 x 1", batch=8, accumulation=1)
     yield course
-    yield replace(course, name="course, packed, varlen", attention="varlen")
-    yield replace(course, name="course, packed, varlen, 8 x 1", attention="varlen", batch=8, accumulation=1)
-    yield replace(
-        course, name="course, the same without checkpointing", attention="varlen", batch=8, accumulation=1,
-        checkpointing=False,
-    )  # fmt: skip
+    course = replace(course, attention="varlen")
+    yield replace(course, name="course, packed, varlen")
+    yield replace(course, name="course, packed, varlen, no checkpointing", checkpointing=False)
+    course = replace(course, batch=8, accumulation=1)
+    yield replace(course, name="course, packed, varlen, 8 x 1")
+    yield replace(course, name="course, packed, varlen, 8 x 1, no checkpointing", checkpointing=False)
 
 
 def fastest(model: str = MODEL) -> Iterator[Side]:
-    """TRL's and the course's, both with 8 rows at once, and the course's without checkpointing."""
-    chosen = [side for side in sides() if side.liger or side.batch == 8]
-    liger = replace(chosen[0], name="TRL, packed, flex attention, Liger, 8 x 1", batch=8, accumulation=1)
-    yield from (replace(side, model=model) for side in (liger, *chosen[1:]))
+    """TRL's and the course's with 8 rows at once, the course's without checkpointing, too."""
+    yield from (replace(side, model=model) for side in sides() if side.batch == 8)
 
 
 def sides_of(model: str) -> Iterator[Side]:
@@ -194,14 +194,15 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def shares(kernels: dict[str, float]) -> dict[str, Any]:
-    """Milliseconds of a step that the GPU spent in each kind of kernel, and the longest kernels by name."""
-    kinds = dict.fromkeys((*KERNELS, "other"), 0.0)
+    """Milliseconds of a step that the GPU spent in each kind of kernel and in all, and the longest kernels by name."""
+    kinds = dict.fromkeys((*KERNELS, "other_ms"), 0.0)
     for name, seconds in kernels.items():
-        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name, re.IGNORECASE)), "other")
+        kind = next((kind for kind, pattern in KERNELS.items() if re.search(pattern, name, re.IGNORECASE)), "other_ms")
         kinds[kind] += 1000 * seconds / PROFILED
     longest = sorted(kernels, key=kernels.__getitem__, reverse=True)[:12]
     return {
-        "ms_per_step": {kind: round(ms, 1) for kind, ms in kinds.items()},
+        **{kind: round(ms, 1) for kind, ms in kinds.items()},
+        "gpu_ms": round(sum(kinds.values()), 1),
         "longest": {name[:100]: round(1000 * kernels[name] / PROFILED, 1) for name in longest},
     }
 
@@ -231,33 +232,32 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--models", nargs="+", choices=SHAPES, help=f"instead of {MODEL}; OUT keeps its other models")
     what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, of the fastest sides")
+    parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
     parser.add_argument("--one", nargs=2, metavar=("SIDE", "SCRATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
         return 0
     models = options.models or [MODEL]
-    wanted = [replace(side, profiled=True) for side in fastest()] if options.profile else list(sides())
+    wanted = [side for model in models for side in (sides_of(model) if options.models else sides())]
     record = records.new(
-        "QLoRA SFT, where the GPU's time goes"
-        if options.profile
-        else "QLoRA SFT, useful tokens a second and peak memory",
-        f"the shape of {MODEL if not options.models else 'each model'}, random weights in NF4, LoRA r = {RANK}, "
+        "QLoRA SFT, useful tokens a second and peak memory",
+        f"the shape of {'each model' if options.models else MODEL}, random weights in NF4, LoRA r = {RANK}, "
         "rows in Alpaca's lengths",
-        f"milliseconds of GPU time a step, the mean of {PROFILED}"
-        if options.profile
-        else "GiB allocated by torch; tokens with a label a second, after the first steps",
+        "GiB allocated by torch; tokens with a label a second, after the first steps",
     )
-    if options.models:
-        wanted = [side for model in models for side in sides_of(model)]
-        if options.out.exists():
-            there = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
-            record["rows"] = [row for row in there if row["model"] not in models]
-    with tempfile.TemporaryDirectory() as scratch:
+    if options.profile:
+        wanted = [replace(side, profiled=True) for side in fastest()]
+        record["subject"] = "QLoRA SFT, where the GPU's time goes"
+        record["unit"] = f"milliseconds of GPU time a step, the mean of {PROFILED}"
+    if options.models and options.out.exists():
+        there = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+        record["rows"] = [row for row in there if row["model"] not in models]
+    with records.scratch(options.scratch) as scratch:
         for model in models:
             records.random_weights(model, f"{scratch}/{model}")
         compared = (lambda rows: {}) if options.profile else ratios
-        return records.run_sides("tools.bench.sft", record, wanted, scratch, options.out, compared)
+        return records.run_sides("tools.bench.sft", record, wanted, scratch, options.out, compared, spread=True)
 
 
 if __name__ == "__main__":

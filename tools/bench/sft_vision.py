@@ -1,0 +1,199 @@
+"""Tokens a second and peak memory of fine-tuning on pictures: lesson 05's settings against plain TRL, one run.
+
+    python -m tools.bench.sft_vision --out benchmarks/records/sft_vision_h200.json   (a GPU; no network)
+
+Qwen2.5-VL-3B's shape with random weights, adapters on the same layers on both sides. The rows are the course's
+dashboards, enlarged to what MAX_IMAGE_TOKENS of lesson 05 allows, with their questions and answers. Useful tokens are
+those that are not padding, the picture's own among them. Rows with pictures cannot be packed, by TRL or by Unsloth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from helpers.runtime import root
+from tools.bench import records, sft, training
+
+MODEL, RANK, LENGTH, IMAGE_TOKENS = "Qwen2.5-VL-3B", 16, 2048, 512
+STEPS, WARM_UP = 16, 6
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to train. `engine` is trl (TRL + PEFT + bitsandbytes) or unsloth; rows a step: batch × accumulation."""
+
+    name: str
+    engine: str
+    batch: int = 2
+    accumulation: int = 4
+    liger: bool = False
+    checkpointing: bool = True
+    packing: bool = False
+
+
+def sides() -> Iterator[Side]:
+    """TRL as tutorials do, TRL's best, lesson 05, and lesson 05 with all rows at once and without checkpointing."""
+    trl, course = Side("TRL, as tutorials do", "trl"), Side("course", "unsloth")
+    yield trl
+    yield replace(trl, name="TRL, Liger, 8 x 1", batch=8, accumulation=1, liger=True)
+    yield course
+    yield (whole := replace(course, name="course, 8 x 1", batch=8, accumulation=1))
+    yield replace(whole, name="course, the same without checkpointing", checkpointing=False)
+
+
+def rows() -> Any:
+    """The sample's pictures, prompts and responses, read when a row is asked for."""
+    from helpers import data
+
+    sheet = data.load_odometer_excel(root() / "data_samples" / "odometer" / "odometer_en.xlsx")
+    return sheet.select_columns(["image", "prompt", "response"])
+
+
+def picture(path: str) -> Any:
+    """A picture of the sample, enlarged as far as IMAGE_TOKENS allows."""
+    from PIL import Image
+
+    from helpers import vision
+
+    image = Image.open(path)
+    return vision.shrink(image.resize((image.width * 8, image.height * 8)), IMAGE_TOKENS)
+
+
+def for_trl(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """A row as TRL wants it: the loss counts the completion alone."""
+    return {
+        "image": [picture(path) for path in batch["image"]],
+        "prompt": [[{"role": "user", "content": text}] for text in batch["prompt"]],
+        "completion": [[{"role": "assistant", "content": text}] for text in batch["response"]],
+    }
+
+
+def for_unsloth(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """A row as lesson 05 writes it."""
+    return {
+        "messages": [
+            [
+                {"role": "user", "content": [{"type": "image", "image": picture(path)}, {"type": "text", "text": ask}]},
+                {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+            ]
+            for path, ask, answer in zip(batch["image"], batch["prompt"], batch["response"])
+        ]
+    }
+
+
+def measure(side: Side, path: str) -> dict[str, Any]:
+    """Train `STEPS` steps in this process on the checkpoint at `path`."""
+    if side.engine == "unsloth":
+        import unsloth  # noqa: F401  first: it replaces parts of transformers
+    import torch
+    from trl import SFTConfig, SFTTrainer
+
+    clock, useful = training.clock(), list[int]()
+
+    class Counting(SFTTrainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+            useful.append(int(inputs["attention_mask"].sum()))
+            return super().training_step(model, inputs, *rest)
+
+    model, options = (_unsloth if side.engine == "unsloth" else _trl)(side, path)
+    loaded = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as out:
+        trainer = Counting(
+            model=model,
+            args=SFTConfig(
+                output_dir=out, max_length=LENGTH, per_device_train_batch_size=side.batch,
+                gradient_accumulation_steps=side.accumulation, max_steps=STEPS, warmup_steps=2, learning_rate=2e-4,
+                optim="adamw_8bit", bf16=True, logging_steps=1, save_strategy="no", report_to="none", seed=0,
+                gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
+                gradient_checkpointing_kwargs={"use_reentrant": False}, remove_unused_columns=False,
+            ),
+            callbacks=[clock],
+            **options,
+        )  # fmt: skip
+        trainer.train()
+    a_step = [sum(useful[i : i + side.accumulation]) for i in range(0, len(useful), side.accumulation)]
+    return asdict(side) | {
+        "useful_tokens_per_s": round(sum(a_step[WARM_UP:]) / sum(clock.seconds[WARM_UP:])),
+        "seconds_per_step": round(sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP), 3),
+        "useful_tokens_per_step": round(sum(a_step) / STEPS),
+        "trained_parameters": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
+        "loaded_gib": round(loaded / 2**30, 2),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
+def _unsloth(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
+    """Lesson 05: model with its adapter, and what the trainer gets."""
+    import torch
+    from unsloth import FastVisionModel
+    from unsloth.trainer import UnslothVisionDataCollator
+
+    model, processor = FastVisionModel.from_pretrained(
+        path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=True
+    )
+    model = FastVisionModel.get_peft_model(
+        model, r=RANK, lora_alpha=RANK, random_state=0, finetune_vision_layers=True, finetune_language_layers=True,
+        finetune_attention_modules=True, finetune_mlp_modules=True,
+        use_gradient_checkpointing="unsloth" if side.checkpointing else False,
+    )  # fmt: skip
+    FastVisionModel.for_training(model, use_gradient_checkpointing=side.checkpointing)
+    collator = UnslothVisionDataCollator(
+        model, processor, max_seq_length=LENGTH, resize="max", train_on_responses_only=True,
+        instruction_part="<|im_start|>user\n", response_part="<|im_start|>assistant\n",
+    )  # fmt: skip
+    train = rows().with_transform(for_unsloth)
+    return model, {"processing_class": processor, "data_collator": collator, "train_dataset": train}
+
+
+def _trl(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
+    """Plain TRL: model in 4 bits with PEFT's adapter on the language model and the vision tower."""
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["visual", "lm_head"],  # as Unsloth does
+    )  # fmt: skip
+    model = AutoModelForImageTextToText.from_pretrained(
+        path, dtype=torch.bfloat16, device_map={"": 0}, attn_implementation="sdpa", quantization_config=bits
+    )
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=side.checkpointing)
+    lora = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=[*training.TARGETS, "qkv", "proj"])
+    model = get_peft_model(model, lora)
+    train = rows().with_transform(for_trl)
+    return model, {"processing_class": AutoProcessor.from_pretrained(path), "train_dataset": train}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sft_vision.json"))
+    parser.add_argument("--scratch", type=Path, help="folder for the checkpoint (8 GB), kept for the next run")
+    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+        return 0
+    record = records.new(
+        "QLoRA SFT on pictures, useful tokens a second and peak memory",
+        f"{MODEL}'s shape, random weights, the language model in NF4, LoRA r = {RANK}, dashboards of up to "
+        f"{IMAGE_TOKENS} tokens",
+        "GiB allocated by torch; tokens that are not padding a second, after the first steps",
+    )
+    with records.scratch(options.scratch) as scratch:
+        records.random_weights(MODEL, path := f"{scratch}/{MODEL}")
+        return records.run_sides(
+            "tools.bench.sft_vision", record, [*sides()], path, options.out, sft.ratios, spread=True
+        )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -72,6 +72,8 @@ def test_only_a_run_on_a_gpu_that_passed_is_shown(tmp_path, h200, monkeypatch) -
     for parameters in ("trimmed", "full"):
         verified.record(tmp_path, "01_tiny", "en", parameters, 60.0, None, False)  # it no longer runs
     assert verified.newest(tmp_path, "01_tiny") is None
+    verified.record(tmp_path, "01_tiny", "en", "full with MODEL", 60.0, None, True)  # somebody's trial
+    assert verified.newest(tmp_path, "01_tiny") is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     verified.record(tmp_path, "01_tiny", "en", "trimmed", 60.0, None, True)
     assert verified.newest(tmp_path, "01_tiny") is None
@@ -96,3 +98,12 @@ def test_course_run_notes_what_became_of_it(tiny, monkeypatch, passes) -> None:
     status = cli.main(["run", "1", "--full", "--verified", "--out", str(tiny.root / "run")])
     (entry,) = verified.entries(tiny.root)
     assert entry["passed"] == (status == 0) and entry["parameters"] == "full" and entry["lesson"] == "01_tiny"
+
+
+def test_a_run_with_a_parameter_set_by_hand_says_so(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "load_course", lambda: tiny)
+    name, value = next(iter(tiny.lesson("1").parameters.items()))
+    run = ["run", "1", "--full", "--verified", "--set", f"{name}={value}", "--out", str(tiny.root / "run")]
+    assert cli.main(run) == 0
+    (entry,) = verified.entries(tiny.root)
+    assert entry["parameters"] == f"full with {name}"

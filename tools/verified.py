@@ -1,6 +1,7 @@
 """Which lessons have been seen to run on a GPU: benchmarks/verified.json, written by `make test-gpu` and `course run`.
 
-One entry for a notebook, a GPU and the parameters that it ran with (trimmed or full); a newer run takes its place.
+One entry for a notebook, a GPU and the parameters that it ran with: trimmed, full, or with some set by hand. A newer
+run takes its place.
 """
 
 from __future__ import annotations
@@ -98,13 +99,17 @@ def record(
 
 
 def newest(root: Path, lesson: str, language: str | None = None) -> dict[str, Any] | None:
-    """The entry to show: of those on a GPU that passed, full before trimmed, then the newest; None if there is none."""
+    """The entry to show: of those on a GPU that passed, full before trimmed, then the newest; None if there is none.
+
+    A run with parameters of its own (`--set`) is no proof of the lesson's.
+    """
     found = [
         row
         for row in entries(root)
         if row["lesson"] == lesson
         and row["passed"]
         and row["hardware"] != "CPU"
+        and row["parameters"] in ("full", "trimmed")
         and language in (None, row["language"])
     ]
     return max(found, key=lambda row: (row["parameters"] == "full", row["date"], row["language"]), default=None)

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from tools.bench import grpo, plots, records, scale, sft, tables, vram
+from tools.bench import grpo, inference, plots, records, scale, sft, tables, vram
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -81,6 +81,20 @@ def test_the_readings_on_packing_say_what_was_measured():
         assert f"{shared[whole] / shared[best]:.2f}" in text and "6.8 · 10¹⁴" in text
 
 
+def test_the_readings_on_serving_say_what_was_measured():
+    record = json.loads((RECORDS / "inference_h200.json").read_text(encoding="utf-8"))
+    rows = {(row["engine"], row["weights"]): row for row in record["rows"]}
+    assert set(rows) <= {(side.engine, side.weights) for side in inference.sides()}
+    assert record["ratios"] == inference.ratios(record["rows"])
+    for batch in inference.BATCHES:
+        key = f"tokens_per_s_batch_{batch}"
+        assert 5.5 < rows["vLLM", "bf16"][key] / rows["transformers", "bf16"][key] < 7.5
+        for engine in ("transformers", "Unsloth"):
+            assert rows[engine, "nf4"][key] < rows[engine, "bf16"][key]
+    assert round(record["ratios"]["llama.cpp, CPU, q8_0: 32 / 1"]) == 3
+    assert {row["cores"] for row in record["rows"]} == {16}
+
+
 def test_the_memory_record_holds_every_case():
     record = json.loads((RECORDS / "vram_h200.json").read_text(encoding="utf-8"))
     names = asdict(next(vram.cases()))
@@ -122,7 +136,7 @@ def test_a_record_becomes_a_table_in_either_language():
     }  # fmt: skip
     english = tables.table(record, "dpo_memory", "en")
     assert english.splitlines()[:3] == [
-        "| weights, bits | reference | loaded, GiB | peak on a GPU, GiB |", "|---|---|---|---|", "| 4 | second model | 5.35 | 1,234.5 |",
+        "| weights, bits | reference | loaded, GiB | peak on a GPU, GiB |", "|---|---|---|---|", "| 4 | second model | 5.35 | 1,234 |",
     ]  # fmt: skip
     assert "A GPU, 2026-01-02; torch 2.11." in english and "benchmarks/records/dpo_memory.json" in english
     assert "| 4 | 第二个模型 | 5.35 |" in tables.table(record, "dpo_memory", "zh")

@@ -199,5 +199,5 @@ def with_records(text: str, where: str, language: str, folder: Path) -> str:
 
 def _cell(value: Any, language: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:,}" if value >= 1000 else f"{value:g}" if isinstance(value, int) else f"{value:.3g}"
+        return f"{value:,.0f}" if value >= 1000 else f"{value:g}" if isinstance(value, int) else f"{value:.3g}"
     return CHINESE.get(str(value), str(value)) if language == "zh" else str(value)

@@ -5,12 +5,14 @@ course = .venv/bin/course
 # Nano models are so small that threads get into each other's way on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-weekly test-gpu lock build clean
+.PHONY: help setup demo test test-weekly test-gpu test-soak audit lock build clean
 help:
 	@echo "make demo [lang=zh]   execute lesson 01, trimmed, on this machine"
 	@echo "make test             everything CI runs; the fast part alone: .venv/bin/pytest -m 'not notebook' -n 2"
 	@echo "make test-weekly      what takes minutes more and hardly ever changes"
-	@echo "make test-gpu         every notebook, trimmed, on a GPU; writes benchmarks/verified.json"
+	@echo "make test-gpu         every notebook, trimmed, on a GPU; writes benchmarks/verified.json; then test-soak"
+	@echo "make test-soak        all lessons in one process, lesson 01 ten times: memory comes back"
+	@echo "make audit            look the locked packages up among known vulnerabilities"
 	@echo "make build            write notebooks/ from lessons/"
 	@echo "make lock             compile requirements.txt from pyproject.toml"
 	@echo "make clean            remove runs/, outputs/ and the nano models"
@@ -31,14 +33,23 @@ test: setup
 test-weekly: setup
 	.venv/bin/pytest -m weekly --durations=0
 
-# The notebooks alone, on this machine's GPU, and what became of them into benchmarks/verified.json. After `course nano`
-# no network is needed but by lesson 12, which makes its environment once. workers=4 runs four side by side.
+# The notebooks, on this machine's GPU, and what became of them into benchmarks/verified.json; then the soak. After
+# `course nano` no network is needed but by lesson 12, which makes its environment once. workers=4 runs four notebooks
+# side by side.
 workers ?= 1
 test-gpu: setup
 	@nvidia-smi -L
 	TQDM_MININTERVAL=20 $(course) nano
 	.venv/bin/pytest -m notebook notebooks -n $(workers) --dist load --maxschedchunk 1 --verified --durations=0; \
 		status=$$?; $(course) build; exit $$status
+	$(MAKE) test-soak
+
+test-soak: setup
+	.venv/bin/pytest -m soak tests/trust/test_soak.py --durations=0
+
+# Asks PyPI itself; a mirror of the index does not know.
+audit: setup
+	.venv/bin/python -m tools.audit
 
 build: setup
 	$(course) build

@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-COUNTED = {"bad_input": "bad input", "interruption": "interruptions", "secrets": "secrets and safety"}  # by mark
+COUNTED = {
+    "bad_input": "bad input",
+    "interruption": "interruptions",
+    "secrets": "secrets and safety",
+    "soak": "soak",
+}  # by mark
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 

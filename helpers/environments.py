@@ -138,5 +138,6 @@ def _run(command: list[str], settings: Mapping[str, str] | None = None) -> None:
         said = re.sub(r"//[^/@\s]+@", "//***@", done.stderr + done.stdout).strip()  # an index may carry a password
         raise EnvironmentFailed(
             "the environment could not be made. It needs the package index once, and disk space; behind a slow or "
-            f"closed network set PIP_INDEX_URL to a mirror, then run this cell again. The installer says:\n{said[-2500:]}"
+            "closed network set PIP_INDEX_URL to a mirror, then run this cell again. The installer says:\n"
+            f"{said[-2500:]}"
         )

@@ -72,8 +72,8 @@ def _check_room(model: PreTrainedModel, mask: Any, start: int) -> None:
     if context is not None and mask.shape[1] >= context:
         tokens, row = map(int, mask.sum(1).max(0))
         raise PromptError(
-            f"prompt {start + row + 1} has {tokens:,} tokens, and the model reads {context:,} together with its answer. "
-            "Shorten it."
+            f"prompt {start + row + 1} has {tokens:,} tokens, and the model reads {context:,} together with its "
+            "answer. Shorten it."
         )
 
 

@@ -67,7 +67,8 @@ def export(notebook: str | Path, script: str | Path) -> Path:
 
     Taken are the cell tagged `parameters` (of it, what the rest uses) and those tagged `train`, without what only
     shows something (`print`, `report.…`, `data.report_…`, `….print_…`) and without imports that are not used. What is
-    added stands in the constants above. Raises LaunchFailed when the notebook has no such cells or another shape than expected.
+    added stands in the constants above. Raises LaunchFailed when the notebook has no such cells or another shape
+    than expected.
     """
     notebook, script = Path(notebook), Path(script)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

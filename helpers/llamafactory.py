@@ -170,7 +170,7 @@ def load_texts(source: str) -> list[str]:
 
 
 def load_instructions(source: str) -> Dataset:
-    """Alpaca columns of a JSON file that has them, or that holds conversations (ShareGPT's, say) of one or more turns."""
+    """Alpaca columns of a JSON file that has them, or that holds conversations (as ShareGPT's) of one turn or more."""
     first = data.read_json_rows(source)[0]
     return data.load_alpaca(source) if "instruction" in first else data.to_alpaca(data.load_conversations(source))
 

@@ -14,7 +14,7 @@ import torch
 
 from helpers.vram import GIB, estimate_vram
 
-__all__ = ["GIB", "Cost", "estimate_vram", "free", "track"]
+__all__ = ["GIB", "Cost", "empty", "estimate_vram", "free", "track"]
 
 
 @dataclass
@@ -75,3 +75,9 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def empty(model: torch.nn.Module) -> None:
+    """Take the weights out of a model that is done with, where `del` does not reach: a library refers to it, too."""
+    for module in model.modules():
+        module._parameters, module._buffers = {}, {}

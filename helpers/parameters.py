@@ -19,7 +19,6 @@ from helpers import runtime
 
 MANY, LONG = 1_000_000, 1_048_576  # more steps or rows, or longer texts, than these are a slip of the keyboard
 WITHIN = {"ASKED": "HELD_OUT", "SERVED": "ASKED"}  # the first is taken from the second
-LANGUAGES = ("en", "zh")
 
 
 class BadParameter(runtime.Stop, ValueError):
@@ -103,7 +102,6 @@ SWITCH = Rule(
 COUNT, SOME, TOKENS = whole(1), whole(1, 4096), whole(1, LONG)
 LENGTH = whole(16, LONG)
 RATE = number(0, 0.1)  # a forgotten minus sign, 2e4 for 2e-4, is far above
-STEPS = whole(1)
 ALL = only(None, "all of them", "全部")
 RULES: dict[str, Rule] = {
     "ASKED": COUNT | list_of(text()),
@@ -123,13 +121,13 @@ RULES: dict[str, Rule] = {
     "DOMAIN": text(),
     "DOMAIN_ROWS": COUNT | ALL,
     "DPO_LEARNING_RATE": RATE,
-    "DPO_STEPS": STEPS,
+    "DPO_STEPS": COUNT,
     "DROP_TOO_LONG": SWITCH,
     "DTYPE": one_of("", "float32", "bfloat16", "float16"),
     "EMBEDDING_LEARNING_RATE": RATE,
     "EPOCHS": number(0, 1000),
     "EVAL_BATCH": SOME,
-    "EVAL_STEPS": STEPS,
+    "EVAL_STEPS": COUNT,
     "EXAMPLES": whole(1, 100),
     "FAST_INFERENCE": SWITCH,
     "GENERAL": text(),
@@ -139,7 +137,7 @@ RULES: dict[str, Rule] = {
     "GROUP_SIZE": whole(1, 65536) | only(-1, "one scale a row", "一行一个缩放系数"),
     "HELD_OUT": COUNT,
     "KEEP": text(),
-    "LANGUAGE": one_of(*LANGUAGES),
+    "LANGUAGE": one_of("en", "zh"),
     "LEARNING_RATE": RATE,
     "LOAD_IN_4BIT": SWITCH,
     "LORA_RANK": whole(1, 1024),
@@ -150,13 +148,18 @@ RULES: dict[str, Rule] = {
     "MAX_NEW_TOKENS": TOKENS,
     "MAX_PLAIN_TOKENS": TOKENS,
     "MAX_SEQ_LENGTH": LENGTH,
-    "MAX_STEPS": STEPS,
-    "MIXTURES": list_of(text(r"(?!0+:0+$)\d+:\d+", "two whole numbers as in '1:5', not both 0", "形如 '1:5' 的两个整数，不能都是 0")),
+    "MAX_STEPS": COUNT,
+    "MIXTURES": list_of(
+        text(r"(?!0+:0+$)\d+:\d+", "two whole numbers as in '1:5', not both 0", "形如 '1:5' 的两个整数，不能都是 0")
+    ),
     "MODEL": text(),
     "MODEL_SOURCE": one_of("huggingface", "modelscope"),
     "NUM_GENERATIONS": whole(2, 4096),  # a group of one has nobody to be compared with
     "OUTPUT_DIR": Rule(
-        {"en": "a folder, present or to be made (not a file, nor below one)", "zh": "一个文件夹，已有的或待建的（不能是文件，也不能在文件底下）"},
+        {
+            "en": "a folder, present or to be made (not a file, nor below one)",
+            "zh": "一个文件夹，已有的或待建的（不能是文件，也不能在文件底下）",
+        },
         lambda value: isinstance(value, str) and bool(value.strip()) and "\0" not in value and not _folder_fault(value),
     ),
     "PACKING": SWITCH,
@@ -165,7 +168,7 @@ RULES: dict[str, Rule] = {
     "PRIVATE": SWITCH,
     "PROCESSES": whole(1, 1024),
     "PT_LEARNING_RATE": RATE,
-    "PT_STEPS": STEPS,
+    "PT_STEPS": COUNT,
     "PUBLIC": SWITCH,
     "QUANTIZATION_BIT": one_of("null", "4", "8"),
     "QUESTION": text(),
@@ -179,7 +182,7 @@ RULES: dict[str, Rule] = {
     "SELECT": COUNT,
     "SERVED": COUNT,
     "SFT_LEARNING_RATE": RATE,
-    "SFT_STEPS": STEPS,
+    "SFT_STEPS": COUNT,
     "SHARE": number(0, 1),
     "SHORTEST": whole(0),
     "TEMPERATURE": number(0, 2, low_too=True),
@@ -229,7 +232,7 @@ def check(values: Mapping[str, Any], within: Mapping[str, str] = WITHIN, languag
 
     rules = dict(RULES)
     if "EPOCHS" in values:
-        rules["MAX_STEPS"] = STEPS | only(-1, "EPOCHS epochs instead", "改由 EPOCHS 决定")
+        rules["MAX_STEPS"] = COUNT | only(-1, "EPOCHS epochs instead", "改由 EPOCHS 决定")
     wrong = [name for name, rule in rules.items() if name in values and not rule.fits(values[name])]
     faults = [say("must", name=name, value=_short(values[name]), words=rules[name].words[language]) for name in wrong]
 

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What may be opened. Pillow knows more, among them EPS, which starts a program that draws what the file says."""
 MOST_PIXELS = 80_000_000
-"""Width × height of the largest picture that is opened: up to 1.5 GB for a moment. Most phones' have 12 to 64 million."""
+"""Width × height of the largest picture that is opened: up to 1.5 GB for a moment. Phones have 12 to 64 million."""
 LONGEST = 200
 """How many times as long as wide a picture may be: beyond it, Qwen2.5-VL's processor refuses."""
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The picture in RGB: turned as its EXIF note says, 16 bits scaled to 8, transparency on white; of several the first."""
+    """The picture, of several the first, in RGB: turned as its EXIF note says, in 8 bits, transparency on white."""
     import numpy as np
     from PIL import Image, ImageOps
 

@@ -49,7 +49,8 @@ def mix(
     """`size` blocks in the ratio of `mixture`, shuffled: (whether it is domain text, the block).
 
     Blocks are of one length, so a ratio of blocks is a ratio of tokens. Where more blocks are wanted than there are,
-    all are taken before any is taken again, in a new order. Raises ValueError where blocks are wanted and none is there.
+    all are taken before any is taken again, in a new order. Raises ValueError where blocks are wanted and none is
+    there.
     """
     rng = random.Random(seed)
     wanted = round(size * parts(mixture)[0])

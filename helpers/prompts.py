@@ -79,7 +79,8 @@ def medical_zh(question: str, answer: str = "") -> str:
 
 
 MEDICAL_O1_EN = """\
-Below is a medical question. Think it through step by step before you answer, so that the answer follows from the findings.
+Below is a medical question. Think it through step by step before you answer, so that the answer follows from \
+the findings.
 
 ### Instruction:
 You are a physician, experienced in diagnosis and in planning treatment. Answer the question.
@@ -143,8 +144,8 @@ def check_agreement(training_text: str, prompt: str, tag: str = "think") -> None
     for text, where in ((f"<{tag}>", "before"), (f"</{tag}>", "after")):
         if (times := training_text.count(text)) != 1:
             raise PromptMismatch(
-                f"{text} stands {times} times in the training text, not once {where} the thinking: a model trained on it "
-                f"will not write what a reader of <{tag}>…</{tag}> looks for. Choose the tag that the text has."
+                f"{text} stands {times} times in the training text, not once {where} the thinking: a model trained on "
+                f"it will not write what a reader of <{tag}>…</{tag}> looks for. Choose the tag that the text has."
             )
     if training_text.index(f"</{tag}>") < len(prompt):
         raise PromptMismatch(f"</{tag}> stands in the prompt, before any thinking. End the prompt with <{tag}>.")
@@ -199,18 +200,18 @@ def _check_texts(**texts: Any) -> None:
     for name, text in texts.items():
         if not isinstance(text, str):
             raise PromptError(
-                f"{name} is {_shown(text)}, not a text. Give a text; where there is none, an empty one (an empty "
+                f"{name} is {shown(text)}, not a text. Give a text; where there is none, an empty one (an empty "
                 "cell of a table comes as None or nan)."
             )
 
 
 def check_each(name: str, texts: Iterable[Any]) -> None:
-    """Raise PromptError unless `texts` is a list of texts; one text alone would be taken letter by letter."""
-    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
-        raise PromptError(f"{name} is {_shown(texts)}, not a list of texts. Put a single one in brackets: [text].")
+    """Raise PromptError unless `texts` is a list of texts."""
+    if not is_list(texts):
+        raise PromptError(f"{name} is {shown(texts)}, not a list of texts. Put a single one in brackets: [text].")
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str):
-            raise PromptError(f"number {number} of {name} is {_shown(text)}, not a text. Give texts, or leave it out.")
+            raise PromptError(f"number {number} of {name} is {shown(text)}, not a text. Give texts, or leave it out.")
 
 
 def check_prompts(prompts: Sequence[str]) -> None:
@@ -229,10 +230,15 @@ def check_prompts(prompts: Sequence[str]) -> None:
 def _of(templates: Mapping[str, str], language: str) -> str:
     """The template of `language`. Raises PromptError for one that there is not."""
     if language not in templates:
-        raise PromptError(f"language is {_shown(language)}; it is one of {', '.join(map(repr, templates))}.")
+        raise PromptError(f"language is {shown(language)}; it is one of {', '.join(map(repr, templates))}.")
     return templates[language]
 
 
-def _shown(value: Any) -> str:
+def is_list(values: Any) -> bool:
+    """Whether these are several values; one text alone, or a dict, would be taken letter by letter, or key by key."""
+    return isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+
+
+def shown(value: Any) -> str:
     """A value for an error message, with its type, cut to a line."""
     return f"{reprlib.repr(value)} ({type(value).__name__})"

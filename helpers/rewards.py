@@ -9,11 +9,11 @@ What is no text (a number, None) is a fault of the data set or of the call, and 
 from __future__ import annotations
 
 import re
-import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from helpers.prompts import is_list, shown
 from helpers.runtime import Stop
 
 Completion = str | Sequence[Mapping[str, Any]]
@@ -51,8 +51,8 @@ def completion_text(completion: Completion, number: int = 1) -> str:
             if isinstance(content, Sequence) and all(isinstance(part, Mapping) for part in content):
                 return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
     raise RewardError(
-        f"completion {number} is {reprlib.repr(completion)} ({type(completion).__name__}), neither a text nor a list of "
-        "messages with text. Give what GRPOTrainer hands to its reward functions."
+        f"completion {number} is {shown(completion)}, neither a text nor a list of messages with text. Give what "
+        "GRPOTrainer hands to its reward functions."
     )
 
 
@@ -63,8 +63,8 @@ def _texts(completions: Sequence[Completion]) -> list[str]:
 
 
 def _check_list(name: str, values: Any) -> None:
-    """Raise RewardError for what is no list; a text alone would be taken letter by letter."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    """Raise RewardError for what is no list."""
+    if not is_list(values):
         raise RewardError(f"{name} is one {type(values).__name__}, not a list with an entry for each completion.")
 
 
@@ -104,7 +104,7 @@ def _column(name: str, values: Sequence[str] | None, count: int) -> Sequence[str
     for number, value in enumerate(values, start=1):
         if not isinstance(value, str):
             raise RewardError(
-                f"{name} {number} is {reprlib.repr(value)} ({type(value).__name__}), not a text. "
+                f"{name} {number} is {shown(value)}, not a text. "
                 f"Make the column text: rows.map(lambda row: {{{name!r}: str(row[{name!r}])}})."
             )
     return values

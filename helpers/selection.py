@@ -104,7 +104,10 @@ def later_copies(pairs: Sequence[tuple[int, int, float]]) -> np.ndarray:
 
 
 def near_copies(held_out: Sequence[str], pool: Sequence[str], threshold: float = 0.8) -> set[int]:
-    """The rows of `pool` that are nearly a text of `held_out`, or of its near-duplicates: answers seen before the examination."""
+    """The rows of `pool` that are nearly a text of `held_out`, or of its near-duplicates.
+
+    Trained on, they would be answers seen before the examination.
+    """
     first = first_of_group(near_duplicates(minhash([*held_out, *pool]), threshold))
     return {row - len(held_out) for row, one in first.items() if one < len(held_out) <= row}
 
@@ -324,7 +327,9 @@ FAULTS = ("other answer", "cut off", "says nothing", "copy")
 def plant_faults(
     questions: Sequence[str], answers: Sequence[str], share: float, seed: int = 0, nothing: str = "请到医院就诊。"
 ) -> tuple[list[str], list[str], list[str]]:
-    """Spoil a `share` of the rows in four ways, a quarter each; returns questions, answers and each row's fault ("" for none).
+    """Spoil a `share` of the rows in four ways, a quarter each.
+
+    Returns questions, answers and each row's fault ("" for none).
 
     "other answer": the answers of these rows change places; "cut off": the answer ends after its first third;
     "says nothing": the answer is `nothing`; "copy": the row becomes one of the sound rows with a word put before it.

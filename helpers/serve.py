@@ -165,7 +165,7 @@ def _option(name: str, value: Any) -> list[str]:
 
 
 def find_vllm(engine: str = "vllm") -> str:
-    """The vllm program: `engine` itself when it is a path, else `.vllm/bin/vllm` in the course, this Python's, or PATH's."""
+    """The vllm program: `engine` if it is a path, else `.vllm/bin/vllm` in the course, this Python's, or PATH's."""
     if engine != "vllm":
         if shutil.which(engine):
             return str(Path(shutil.which(engine)).absolute())

@@ -1,4 +1,4 @@
-"""Keeping a training run's curves: TensorBoard, Weights & Biases or Trackio, in files of your own unless told otherwise.
+"""Keeping a run's curves: TensorBoard, Weights & Biases or Trackio, in files of your own unless told otherwise.
 
 settings = tracking.start(TRACKING, OUTPUT_DIR, "first try")
 SFTConfig(..., **settings)

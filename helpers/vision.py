@@ -23,11 +23,11 @@ CELL = 28
 
 
 def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
-    """The picture upright, in RGB, its sides rounded to multiples of 28, so that it costs at most `max_tokens`; see `tokens`.
+    """The picture upright, in RGB, its sides rounded to multiples of 28: at most `max_tokens` tokens; see `tokens`.
 
-    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight. Its smallest picture
-    has 4 to 8 tokens; below 8, `max_tokens` is a wish that it may overrule. A strip one cell high is shortened to what is
-    allowed. Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
+    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight. Its smallest
+    picture has 4 to 8 tokens; below 8, `max_tokens` is a wish that it may overrule. A strip one cell high is shortened
+    to what is allowed. Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 

@@ -1,4 +1,5 @@
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -34,3 +35,11 @@ def test_an_error_inside_still_stops_the_clock():
     with pytest.raises(KeyError), memory.track() as cost:
         raise KeyError
     assert cost.seconds > 0
+
+
+def test_an_empty_model_holds_no_weights_whoever_holds_it():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    weights = [weakref.ref(tensor) for tensor in model.state_dict(keep_vars=True).values()]
+    memory.empty(model)
+    assert len(weights) == 7 and [one for one in weights if one()] == []
+    assert model.state_dict() == {}

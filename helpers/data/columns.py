@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from string import Formatter
 
 import numpy as np
@@ -11,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Value
 
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, first_few
 from helpers.prompts import CONTROL_TOKEN
 
-SHOWN = 5  # rows named in a report
+SHOWN = 5  # marks named in a report
 
 
 def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
@@ -24,8 +23,7 @@ def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
     that forge a turn are reported (`report_marks`). Raises ValueError for a name that is no column and a conversion,
     DataError for a field without text.
     """
-    pieces = _pieces(template)
-    names = _columns(dataset, pieces)
+    pieces, names = _pieces(dataset, template)
     if not len(dataset):
         dataset = dataset.remove_columns([column] if column in dataset.column_names else [])
         return dataset.add_column(column, [], feature=Value("string"))
@@ -42,8 +40,13 @@ def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
 
     filled = dataset.with_format("arrow").map(fill, batched=True, desc="template").with_format(None)
     asked = dataset if column in names else filled  # the latter's rows lie in order, which reads several times faster
-    _check_no_field_is_empty(asked, names)
-    report_marks(asked, template)
+    found, empty = _look(asked, pieces, names)
+    for name, numbers in empty.items():
+        raise DataError(
+            f"column {name!r} has no text in {len(numbers):,} of {len(asked):,} rows (row {first_few(numbers)}). "
+            f"Leave them out: rows.filter(lambda row: row[{name!r}] is not None)."
+        )
+    _report(found, len(asked))
     return filled
 
 
@@ -56,18 +59,30 @@ def report_marks(dataset: Dataset, template: str) -> dict[str, list[int]]:
     trained as an answer. The rows are not changed: a text about chat formats may hold such a mark rightly.
 
     `template` names columns in braces; `prompts.alpaca("{instruction}", "{input}", "{output}")` is one. Gives for
-    each mark the numbers of its rows, from 1. Raises as `add_text` does, but reads a field without text as an empty one.
+    each mark the numbers of its rows, from 1. Raises as `add_text` does, but a field without text is an empty one.
     """
-    pieces = _pieces(template)
-    names = _columns(dataset, pieces)
+    found, _ = _look(dataset, *_pieces(dataset, template))
+    _report(found, len(dataset))
+    return found
+
+
+def _look(
+    dataset: Dataset, pieces: list[tuple[str, str | None]], names: list[str]
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The rows, from 1, of each mark, and of each column those without a text; the columns are read once, in blocks."""
     literals = "\n".join(literal for literal, _ in pieces)
     marks = {line.strip() for line in literals.splitlines() if line.startswith("#")}
     marks |= {f"<{slash}{tag}>" for tag in re.findall(r"</?(\w+)>", literals) for slash in ("", "/")}
     pattern = "|".join([CONTROL_TOKEN, *map(re.escape, sorted(marks))])
     found: dict[str, list[int]] = {}
+    empty: dict[str, list[int]] = {}
     before = 0
-    for table in _tables(dataset, names):
+    for table in dataset.select_columns(names).with_format("arrow").iter(1000):
         fields = [table[name].combine_chunks() for name in names]
+        for name, texts in zip(names, fields):
+            if texts.null_count:
+                places = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
+                empty.setdefault(name, []).extend((before + places + 1).tolist())
         hits = [
             pc.match_substring_regex(texts, pattern).fill_null(False).to_numpy(zero_copy_only=False) for texts in fields
         ]
@@ -76,22 +91,29 @@ def report_marks(dataset: Dataset, template: str) -> dict[str, list[int]]:
             for mark in sorted({mark for text in texts for mark in re.findall(pattern, text)}):
                 found.setdefault(mark, []).append(before + place + 1)
         before += len(table)
-    if found:
-        rows = len(set().union(*found.values()))
-        print(
-            f"marks: {rows:,} of {before:,} rows hold a control token or a mark of the template within their own "
-            "text, and training takes it for a real one:"
-        )
-        for mark, numbers in sorted(found.items(), key=lambda item: -len(item[1]))[:SHOWN]:
-            print(f"  {mark}: {len(numbers):,} ({_row_numbers(numbers)})")
-        if len(found) > SHOWN:
-            print(f"  and {len(found) - SHOWN:,} more")
-        print("Read these rows; what does not belong there is to be mended or left out. Nothing was changed.")
-    return found
+    return found, empty
 
 
-def _pieces(template: str) -> list[tuple[str, str | None]]:
-    """The literals of a template, each with the column that follows it or None. Raises ValueError for other forms."""
+def _report(found: dict[str, list[int]], rows: int) -> None:
+    """Print which marks were found in which of so many rows, the frequent ones first; nothing where there is none."""
+    if not found:
+        return
+    print(
+        f"marks: {len(set().union(*found.values())):,} of {rows:,} rows hold a control token or a mark of the template "
+        "within their own text, and training takes it for a real one:"
+    )
+    for mark, numbers in sorted(found.items(), key=lambda item: -len(item[1]))[:SHOWN]:
+        print(f"  {mark}: {len(numbers):,} (row {first_few(numbers)})")
+    if len(found) > SHOWN:
+        print(f"  and {len(found) - SHOWN:,} more")
+    print("Read these rows; what does not belong there is to be mended or left out. Nothing was changed.")
+
+
+def _pieces(dataset: Dataset, template: str) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """The literals of a template, each with the column that follows it or None, and the columns, each once.
+
+    Raises ValueError for other forms, for no column and a missing one, DataError for a column that is not text.
+    """
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
@@ -99,12 +121,7 @@ def _pieces(template: str) -> list[tuple[str, str | None]]:
     for _, name, spec, conversion in pieces:
         if name is not None and (spec or conversion):
             raise ValueError(f"the template has a conversion or a format behind {name!r}; write {{{name}}} alone.")
-    return [(literal, name) for literal, name, _, _ in pieces]
-
-
-def _columns(dataset: Dataset, pieces: list[tuple[str, str | None]]) -> list[str]:
-    """The columns that a template names, each once. Raises ValueError for none and a missing one, DataError for no text."""
-    names = list(dict.fromkeys(name for _, name in pieces if name is not None))
+    names = list(dict.fromkeys(name for _, name, _, _ in pieces if name is not None))
     if not names:
         raise ValueError(f"the template names no column; in braces, one or more of {dataset.column_names}.")
     if missing := [name for name in names if name not in dataset.column_names]:
@@ -115,33 +132,7 @@ def _columns(dataset: Dataset, pieces: list[tuple[str, str | None]]) -> list[str
             raise DataError(
                 f"column {name!r} is {kind}, not text. Make it text: rows.map(…) with str, or another column."
             )
-    return names
-
-
-def _check_no_field_is_empty(dataset: Dataset, names: list[str]) -> None:
-    """Raise DataError where a template would have None to put in; its rows are counted from 1."""
-    empty: dict[str, list[int]] = {}
-    before = 0
-    for table in _tables(dataset, names):
-        for name in names:
-            if table[name].null_count:
-                places = np.flatnonzero(table[name].is_null().to_numpy())
-                empty.setdefault(name, []).extend((before + places + 1).tolist())
-        before += len(table)
-    for name, numbers in empty.items():
-        raise DataError(
-            f"column {name!r} has no text in {len(numbers):,} of {before:,} rows ({_row_numbers(numbers)}). "
-            f"Leave them out: rows.filter(lambda row: row[{name!r}] is not None)."
-        )
-
-
-def _tables(dataset: Dataset, names: list[str]) -> Iterator[pa.Table]:
-    """The columns, a thousand rows at a time."""
-    return dataset.select_columns(names).with_format("arrow").iter(1000)
-
-
-def _row_numbers(numbers: list[int]) -> str:
-    return "row " + ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", …" if len(numbers) > SHOWN else "")
+    return [(literal, name) for literal, name, _, _ in pieces], names
 
 
 def balanced(dataset: Dataset, column: str, seed: int = 0) -> Dataset:

@@ -13,7 +13,7 @@ from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skip
 Message = dict[str, str]
 
 TURN_COLUMNS = ("messages", "conversations", "conversation", "data", "utterances")
-"""Where the turns stand: OpenAI's, ShareGPT's, DISC-Med-SFT's, HuatuoGPT-sft-data-v1's and processed MedDialog's name."""
+"""Where the turns stand: the names of OpenAI, ShareGPT, DISC-Med-SFT, HuatuoGPT-sft-data-v1 and processed MedDialog."""
 ROLES = {
     **dict.fromkeys(("user", "human", "patient", "问", "病人", "患者", "用户"), "user"),
     **dict.fromkeys(("assistant", "gpt", "doctor", "答", "医生", "助手"), "assistant"),
@@ -72,7 +72,7 @@ def _message(turn: object, where: str) -> Message:
 
 
 def tidy(dialogues: Iterable[tuple[int, Sequence[Message]]], source: str) -> Iterator[tuple[int, list[Message]]]:
-    """Yield each dialogue in the shape that `load_conversations` promises; print at the end what was changed or skipped.
+    """Yield each dialogue in the shape that `load_conversations` promises; then print what was changed or skipped.
 
     A dialogue comes and goes with its number in the source. Raises `DataError` when none is left.
     """

@@ -25,8 +25,9 @@ def load_corpus(
 
     `source` is a `.jsonl`, `.json`, `.parquet` or `.txt` file (in a `.txt` file a blank line ends a document), a file
     on the Hub (`hf://datasets/owner/name/file.json`), or a data set on the Hub, where `config` names its part; a
-    revision may follow the name, `owner/name@revision`, and the commit is printed. From the Hub rows are streamed, so that the first `limit` of them cost no more than their own download. Documents that
-    are blank, of fewer than `shortest` characters, or that stood in an earlier row are skipped, counted and printed.
+    revision may follow the name, `owner/name@revision`, and the commit is printed. From the Hub rows are streamed, so
+    that the first `limit` of them cost no more than their own download. Documents that are blank, of fewer than
+    `shortest` characters, or that stood in an earlier row are skipped, counted and printed.
     Raises `DataError` for a file or row that cannot be read, and when nothing is left.
     """
     if limit is not None and limit < 1:

@@ -27,7 +27,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from helpers.data.encodings import find_encoding, utf8_blocks
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, first_few
 
 REPOSITORY = "https://github.com/Toyhom/Chinese-medical-dialogue-data"
 NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "question"), "answer": ("answer",)}
@@ -129,8 +129,8 @@ class Counts:
 
     def malformed_text(self) -> str:
         """Where rows were skipped for their form, for the end of a report; empty when none was."""
-        shown = ", ".join(map(str, self.malformed_rows[:5])) + (", …" if len(self.malformed_rows) > 5 else "")
-        parts = [f"{len(self.malformed_rows):,} with a wrong number of fields (row {shown})"] if shown else []
+        rows = self.malformed_rows
+        parts = [f"{len(rows):,} with a wrong number of fields (row {first_few(rows)})"] if rows else []
         parts += [f"swallowed by a quotation mark that is never closed: {text}" for text in self.swallowed[:5]]
         return "; ".join(parts)
 

@@ -29,8 +29,8 @@ def load_notes(path: str | Path) -> dict[str, dict[str, str]]:
 def load_questions(path: str | Path, notes: dict[str, dict[str, str]]) -> list[dict[str, str]]:
     """Questions about the places of `notes`: in two wordings, with the value that answers them, now and a year later.
 
-    Raises `DataError` for a missing or blank field, for a place without a note, and for a value that its note does not hold:
-    a question that cannot be answered from the notes would count against every method.
+    Raises `DataError` for a missing or blank field, for a place without a note, and for a value that its note does not
+    hold: a question that cannot be answered from the notes would count against every method.
     """
     questions = []
     for number, row in enumerate(read_json_rows(path), start=1):

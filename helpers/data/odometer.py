@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, first_few
 from helpers.pictures import check_picture
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ NAMES = {
 _FIELD = {name: field for field, names in NAMES.items() for name in names}
 
 Reading = dict[str, float | str]
-"""Field → value, in one unit each: km, km/h, "HH:MM", °C, an upper-case letter. A field that cannot be read is absent."""
+"""Field → value, in one unit each: km, km/h, "HH:MM", °C, an upper-case letter. An unreadable field is absent."""
 
 
 def load_odometer_excel(path: str | Path, images: str | Path | None = None) -> Dataset:
@@ -255,7 +255,8 @@ def _sheet(path: Path) -> tuple[dict[int, dict[str, str]], str]:
         raise DataError(f"{path}: cannot be opened ({error.strerror}). Close it in Excel, and try again.") from None
     except Exception as error:  # a damaged zip, a foreign file: each has an error class of its own
         raise DataError(
-            f"{path}: not an Excel workbook, or a damaged one ({type(error).__name__}). Open it in Excel and save it as .xlsx."
+            f"{path}: not an Excel workbook, or a damaged one ({type(error).__name__}). "
+            "Open it in Excel and save it as .xlsx."
         ) from None
     finally:
         for book in books:
@@ -313,13 +314,13 @@ def _read(path: Path, shown: Workbook, written: Workbook) -> tuple[dict[int, dic
         for column, text in texts.items():
             if not text:
                 raise DataError(
-                    f"{path}, row {number}: {column!r} is empty. Fill the cell, or delete the row; of merged cells only "
-                    "the first holds the text: unmerge them."
+                    f"{path}, row {number}: {column!r} is empty. Fill the cell, or delete the row; of merged cells "
+                    "only the first holds the text: unmerge them."
                 )
         rows[number], last = texts, number
     if not rows:
         raise DataError(f"{path}: has its headings but no rows. Add rows, or choose another sheet.")
-    left_out = f"{len(empty):,} empty skipped (row {', '.join(map(str, empty[:5]))})" if empty else "none skipped"
+    left_out = f"{len(empty):,} empty skipped (row {first_few(empty)})" if empty else "none skipped"
     if empty and empty[-1] - last >= ENOUGH_EMPTY:
         left_out += f", nothing read after row {empty[-1]:,}"
     if len(shown.worksheets) > 1:
@@ -329,7 +330,7 @@ def _read(path: Path, shown: Workbook, written: Workbook) -> tuple[dict[int, dic
 
 
 def _headings(sheet: ReadOnlyWorksheet) -> tuple[int, list[str]]:
-    """The number of the first filled row and its texts, without the blanks and full-width letters that eyes pass over."""
+    """The first filled row's number and its texts, without the blanks and full-width letters that eyes pass over."""
     sheet.reset_dimensions()  # some programs write A1 there, whatever the sheet holds
     for number, row in enumerate(sheet.iter_rows(values_only=True, max_row=ENOUGH_EMPTY), start=1):
         texts = [unicodedata.normalize("NFKC", "" if value is None else str(value)) for value in row]
@@ -346,13 +347,13 @@ def _text(shown: Any, written: Any, where: str, column: str) -> str:
         raise DataError(f"{where}: {column!r} is the error {value}. Correct the formula, or write the text itself.")
     if value is None and written.data_type == "f":
         raise DataError(
-            f"{where}: {column!r} is a formula whose result was not saved. Open the sheet in Excel and save it, or write the "
-            "text itself."
+            f"{where}: {column!r} is a formula whose result was not saved. Open the sheet in Excel and save it, or "
+            "write the text itself."
         )
     if isinstance(value, (date, time, timedelta)):
         raise DataError(
-            f"{where}: {column!r} is a date or time ({value}), which Excel shows in a form of its own. Format the cell as "
-            "text, and write it again."
+            f"{where}: {column!r} is a date or time ({value}), which Excel shows in a form of its own. Format the cell "
+            "as text, and write it again."
         )
     if isinstance(value, bool):
         return str(value).upper()
@@ -369,8 +370,8 @@ def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
             fault = f"{short} is a web address. Download the picture, and write the path of its file."
         elif PureWindowsPath(text).drive and os.name != "nt":
             fault = (
-                f"{short} is a path on a Windows computer. Bring the pictures here, and write the path from the sheet's "
-                "folder, for example pictures/001.png."
+                f"{short} is a path on a Windows computer. Bring the pictures here, and write the path from the "
+                "sheet's folder, for example pictures/001.png."
             )
         else:
             fault = (
@@ -386,7 +387,7 @@ def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
 
 
 def _find(text: str, folder: Path) -> Path | None:
-    """The file that `text` names: exactly, with / for Windows' \\, or but for case and the way that Unicode spells é."""
+    """The file that `text` names: exactly, with / for Windows' \\, or but for case and how Unicode spells é."""
     for place in (folder / text, folder / text.replace("\\", "/")):
         try:
             if place.is_file():
@@ -409,5 +410,5 @@ def _unique_ids(rows: Mapping[int, Mapping[str, str]], path: Path) -> None:
         by_id.setdefault(row["id"], []).append(number)
     for name, numbers in by_id.items():
         if len(numbers) > 1:
-            stands = f"stands in {len(numbers)} rows ({', '.join(map(str, numbers[:5]))})"
+            stands = f"stands in {len(numbers)} rows ({first_few(numbers)})"
             raise DataError(f"{path}: the id {name!r} {stands}. Give each row its own id.")

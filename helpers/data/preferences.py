@@ -12,8 +12,8 @@ Message = dict[str, str]
 
 SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 FORMS = (
-    "conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole conversations), "
-    "question + response_chosen + response_rejected, or instruction + chosen + rejected"
+    "conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole conversations)"
+    ", question + response_chosen + response_rejected, or instruction + chosen + rejected"
 )
 
 

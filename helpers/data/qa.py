@@ -16,16 +16,17 @@ def load_qa(source: str, config: str | None = None, keep: Sequence[str] = ()) ->
     """Load single questions with their answers.
 
     `source` is a `.json` or `.jsonl` file, or the name of a data set on the Hugging Face Hub (there `config` names its
-    part, if it has several), with one of the pairs of columns in `PAIRS`. Returns the columns `question` and `answer`, and those named in `keep` (`label`, say) as they
-    are. Rows with a blank question or answer are skipped, counted and printed.
+    part, if it has several), with one of the pairs of columns in `PAIRS`. Returns the columns `question` and
+    `answer`, and those named in `keep` (`label`, say) as they are. Rows with a blank question or answer are skipped,
+    counted and printed.
     """
     rows = read_json_rows(source) if is_file(source) else from_hub(source, tuple(keep), config)
     pair = next((pair for pair in PAIRS if set(pair) <= set(rows[0])), None)
     if pair is None:
         wanted = " or ".join(" and ".join(map(repr, names)) for names in PAIRS)
         raise DataError(
-            f"{source}: row 1 has the columns {list(rows[0])}; wanted are {wanted}. 'instruction' and 'output' are read "
-            "by load_alpaca, dialogues by load_conversations."
+            f"{source}: row 1 has the columns {list(rows[0])}; wanted are {wanted}. 'instruction' and 'output' are "
+            "read by load_alpaca, dialogues by load_conversations."
         )
     kept: dict[str, list] = {column: [] for column in ("question", "answer", *keep)}
     blank = []

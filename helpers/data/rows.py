@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,12 @@ def skipped(reason: str, numbers: list[int]) -> str:
     """The end of a loader's report: how many rows were skipped, why, and which."""
     if not numbers:
         return ", none skipped"
-    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-    return f", {len(numbers):,} skipped ({reason}: row {shown})"
+    return f", {len(numbers):,} skipped ({reason}: row {first_few(numbers)})"
+
+
+def first_few(numbers: Sequence[int]) -> str:
+    """The first five of the numbers of rows, for a report: `2, 3, 5, 8, 13, …`."""
+    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
 
 
 def not_found(path: Path) -> str:

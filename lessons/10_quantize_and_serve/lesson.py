@@ -304,6 +304,7 @@ def quantize(name):
     oneshot(model=model, recipe=recipe, max_seq_length=MAX_SEQ_LENGTH, **calibrate)
     model.save_pretrained(output / name, save_compressed=True)
     tokenizer.save_pretrained(output / name)
+    memory.empty(model)  # llmcompressor holds on to the models that it has traced
 
 
 # %%

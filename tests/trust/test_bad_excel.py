@@ -303,7 +303,7 @@ READ = {
     "a size that says A1": (sized("A1"), {}, "1 rows"),
     "a size that says everything": (sized("A1:XFD1048576"), {}, "1 rows"),
     "a lone cell in the last corner": (
-        parts(lambda xml: xml.replace("</sheetData>", FAR + "</sheetData>")), {}, "10,000 empty skipped (row 3, 4, 5, 6, 7), nothing read after row 10,002",
+        parts(lambda xml: xml.replace("</sheetData>", FAR + "</sheetData>")), {}, "10,000 empty skipped (row 3, 4, 5, 6, 7, …), nothing read after row 10,002",
     ),
     "cells that do not say where they stand": (
         parts(lambda xml: re.sub("<sheetData>.*</sheetData>", lambda _: f"<sheetData>{BARE}</row></sheetData>", xml, flags=re.DOTALL)), {}, "1 rows",

@@ -22,7 +22,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.runtime import NotEnough, Stop, root
+from helpers.runtime import NotEnough, Stop, root, writing
 
 ADDED = "  # +"
 """What marks a line of the script that is not in the notebook, or not so."""
@@ -202,7 +202,10 @@ def run(command: Sequence[str], log: str | Path, limit: float | None = None, **e
 
 
 def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None) -> str:
-    """Wait for a started command; what it printed, or LaunchFailed with the part of it that says why."""
+    """Wait for a started command; what it printed, or LaunchFailed with the part of it that says why.
+
+    When that is a full disk, NotEnough.
+    """
     try:
         code = process.wait(limit)
         ended = f"ended with status {code}"
@@ -210,7 +213,8 @@ def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None)
         code, ended = 1, f"did not end within {limit:g} s"
     text = Path(log).read_text(encoding="utf-8", errors="replace")
     if code:
-        raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
+        with writing(Path(log).parent):
+            raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
     return text
 
 

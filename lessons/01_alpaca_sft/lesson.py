@@ -71,7 +71,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, report
+from helpers import data, export, generation, hub, memory, prompts, report
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -101,6 +101,7 @@ report.side_by_side(train_rows.select(range(3)).to_list())
 
 # %% tags=["train"]
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -327,19 +328,20 @@ _ = answer(questions[:1], streamer=TextStreamer(tokenizer, skip_prompt=True, ski
 # %% [markdown] lang="en"
 # ## 9 · Save, and reload in a fresh process
 #
-# Only the adapter is saved: about 155 MB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both.
+# Only the adapter is saved: about 155 MB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both. It is written beside an earlier one and takes its place when it is whole: a disk that fills up costs you nothing.
 
 # %% [markdown] lang="zh"
 # ## 9 · 保存，再到全新进程里加载
 #
-# 存的只有适配器：这个 7B 模型的约 155 MB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。
+# 存的只有适配器：这个 7B 模型的约 155 MB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。保存时先写到旁边，写完整了才换下旧的：就算中途磁盘满了，上次的结果也还在。
 
 # %%
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 

@@ -70,7 +70,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth_zoo.vision_utils import UnslothVisionDataCollator
 
-from helpers import data, generation, hub, memory, report, vision
+from helpers import data, export, generation, hub, memory, report, vision
 from helpers.vision import FastVisionModel
 
 # %% [markdown] lang="en"
@@ -142,6 +142,7 @@ fitted
 
 # %%
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
+memory.free("model", "trainer")  # of an earlier run
 model, processor = FastVisionModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -374,8 +375,9 @@ pd.DataFrame(
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-processor.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 

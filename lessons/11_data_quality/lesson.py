@@ -178,6 +178,7 @@ def fresh_model():
     )
 
 
+memory.free("model", "trainer", "experienced", "initial", "encoder", "judge")  # of an earlier run
 model, tokenizer = fresh_model()
 template = prompts.MEDICAL_ZH + tokenizer.eos_token
 print(template.format(question=questions[0], answer=answers[0]))
@@ -462,8 +463,7 @@ with memory.track() as cost:
         held[name] = losses(trained, held_out["question"][:], held_out["answer"][:])
         sound = [i for i in rows if not faults[i]][:100]  # as if near copies of these were held out
         flattered[name] = losses(trained, [f"请问，{questions[i]}" for i in sound], [answers[i] for i in sound])
-        del trained
-        memory.free()
+        memory.free("trained")
 print(cost)
 
 # %%

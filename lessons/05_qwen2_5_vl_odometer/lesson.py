@@ -67,6 +67,7 @@ print(runtime.describe())
 # %%
 import unsloth  # first: it replaces parts of transformers and trl
 import torch
+from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 from unsloth_zoo.vision_utils import UnslothVisionDataCollator
 
@@ -214,19 +215,20 @@ accuracy_before
 # 四个开关决定适配器挂在哪儿：视觉塔还是语言模型，注意力还是 MLP，可以都挂。要读没见过的仪表，眼睛也得练；如果只是换一种回答格式，光调语言模型就够了。
 
 # %%
-model = FastVisionModel.get_peft_model(
-    model,
-    finetune_vision_layers=True,  # the eyes
-    finetune_language_layers=True,  # what is made of what they see
-    finetune_attention_modules=True,
-    finetune_mlp_modules=True,
-    r=16,
-    lora_alpha=16,
-    lora_dropout=0,
-    bias="none",
-    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
-    random_state=SEED,
-)
+if not isinstance(model, PeftModel):  # the adapters hang there already, when this cell runs again
+    model = FastVisionModel.get_peft_model(
+        model,
+        finetune_vision_layers=True,  # the eyes
+        finetune_language_layers=True,  # what is made of what they see
+        finetune_attention_modules=True,
+        finetune_mlp_modules=True,
+        r=16,
+        lora_alpha=16,
+        lora_dropout=0,
+        bias="none",
+        use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
+        random_state=SEED,
+    )
 model.print_trainable_parameters()
 
 # %% [markdown] lang="en"

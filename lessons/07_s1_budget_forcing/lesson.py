@@ -608,7 +608,7 @@ pd.DataFrame(runs).set_index("run")[["tokens", "accuracy", "error"]].round(3)
 
 # %%
 table = pd.DataFrame(runs)
-table.to_csv(Path(OUTPUT_DIR, "curve.csv"), index=False)
+runtime.write_text(f"{OUTPUT_DIR}/curve.csv", table.to_csv(index=False))
 accuracy = table.set_index("run")["accuracy"]
 print(
     f"{OUTPUT_DIR}/curve.csv: {len(table)} runs of {len(held_out)} questions, {table['seconds'].sum():.0f} s of thinking"

@@ -519,8 +519,7 @@ from pathlib import Path
 table = pd.DataFrame({"question": questions, "answer": answers, "ifd": ifd, "reward": quality, "cluster": clusters})
 for name, rows in chosen.items():
     file = Path(OUTPUT_DIR, f"{name.replace(', ', '_').replace(' ', '_')}.jsonl")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    table.iloc[rows].to_json(file, orient="records", lines=True, force_ascii=False)
+    runtime.write_text(file, table.iloc[rows].to_json(orient="records", lines=True, force_ascii=False))
     print(f"{file.stat().st_size / 1024:8,.1f} KiB  {file.name}")
 
 # %%

@@ -454,7 +454,9 @@ gptq = llamafactory.run(factory, "export", gptq_yaml)
 config_file = gptq.folder / "config.json"
 config = json.loads(config_file.read_text(encoding="utf-8"))
 quantization = config["quantization_config"]
-print(f"calibration rows in config.json: {len(quantization['dataset'] or [])}, {config_file.stat().st_size / 1024:.0f} KiB")
+print(
+    f"calibration rows in config.json: {len(quantization['dataset'] or [])}, {config_file.stat().st_size / 1024:.0f} KiB"
+)
 quantization |= {"dataset": None, "backend": KERNEL}
 runtime.write_text(config_file, json.dumps(config, indent=2))
 print(f"without: {config_file.stat().st_size / 1024:.0f} KiB")

@@ -461,6 +461,7 @@ def add_run(kind, name, tokens, right, **more):
     """A line in `runs`: mean thinking tokens, the share that is right, and its standard error."""
     share = sum(right) / len(right)
     error = (share * (1 - share) / len(right)) ** 0.5
+    runs[:] = [run for run in runs if run["run"] != name]  # its cell may run again
     runs.append({"kind": kind, "run": name, "tokens": tokens, "accuracy": share, "error": error} | more)
 
 

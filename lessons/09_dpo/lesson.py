@@ -278,6 +278,8 @@ config = DPOConfig(
 
 # %%
 FastLanguageModel.for_training(model)
+if "ref" in model.peft_config:
+    model.delete_adapter("ref")  # this cell runs again: the copy is taken anew
 trainer = DPOTrainer(
     model=model,  # no ref_model: the trainer copies the adapter, under the name "ref"
     processing_class=tokenizer,

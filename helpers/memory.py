@@ -88,7 +88,8 @@ def free(*names: str) -> None:
         variables.pop(name, None)
     for name in ("last_exc", "last_value", "last_traceback", "last_type"):
         vars(sys).pop(name, None)
-    if shell := sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
         _forget(shell)
     gc.collect()
     if torch.cuda.is_available():

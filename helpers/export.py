@@ -322,8 +322,8 @@ def model_card(
     listed = "\n".join(f"- `{path.relative_to(folder)}`, {path.stat().st_size / MIB:,.1f} MiB" for path in files)
     card = folder / "README.md"
     name = title.lower().replace(" ", "-")
-    facts_and_text = {"facts": lines, "title": title, "name": name, "text": text}
-    runtime.write_text(card, CARD.format(**facts_and_text, files=listed, disclaimer=disclaimer))
+    written = CARD.format(facts=lines, title=title, name=name, text=text, files=listed, disclaimer=disclaimer)
+    runtime.write_text(card, written)
     return card
 
 

@@ -42,9 +42,9 @@ WORDS = {
         "Take a smaller MODEL in the parameters cell, or a larger GPU.",
         "disk": "{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
         "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk.",
-        "full disk": "{folder} could not be written: the disk takes no more ({free:.1f} GB free). What stood there before is "
-        "as it was. Delete models and outputs that you no longer need, or set {setting} to a folder on a larger disk{kaggle}; "
-        "then run the cell again.",
+        "full disk": "{folder} could not be written: the disk takes no more ({free:.1f} GB free). What stood there "
+        "before is as it was. Delete models and outputs that you no longer need, or set {setting} to a folder on a "
+        "larger disk{kaggle}; then run the cell again.",
         "full disk kaggle": " (/tmp has the most room)",
         "small model": "`course run NN` runs lesson NN on a small model, on any machine, in minutes.",
         "no vllm": "Or set FAST_INFERENCE = False: the same lesson, slower.",

@@ -163,6 +163,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from helpers import generation, hub, memory, report
 
+memory.free("model")  # of an earlier run
 base = hub.resolve_model(MODEL, MODEL_SOURCE)
 QUESTION = "Human: {}</s>\nAssistant:"  # the template "default", as it is written
 questions = rows["dpo"][:ASKED]

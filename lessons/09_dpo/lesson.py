@@ -130,7 +130,7 @@ pd.DataFrame({name: count(pairs[name][:]) for name in ("chosen", "rejected")}).r
 
 # %%
 dtype = runtime.dtype()
-memory.free("model", "trainer")  # of an earlier run
+memory.free("model", "trainer", "parameter")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -125,14 +126,10 @@ class Exports:
         """A folder to write into, also the current one for that time; afterwards its files get their final names.
 
         When the block fails, nothing of it is kept, and what an earlier run made stays as it was. For GGUFs the
-        folder may hold anything else besides; only the files `….NAME.gguf` are kept, NAME in capitals.
+        folder may hold anything else besides; only the files `….NAME.gguf` are kept, NAME in capitals. Raises
+        NotEnough when the disk is full.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob("unfinished-*"):  # by a killed run, perhaps many gigabytes
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="unfinished-") as around:
-            work = Path(around, "files")
-            work.mkdir()
+        with _beside(self.folder) as work:
             began = time.time()
             with contextlib.chdir(work):  # converters write half files where they stand
                 yield work
@@ -176,6 +173,36 @@ class Exports:
             there = ", ".join(path.name for path in work.glob("**/*.gguf")) or "none"
             raise ExportFailed(f"one file *.{name.upper()}.gguf was expected; GGUFs written: {there}.")
         return found[0]
+
+
+@contextlib.contextmanager
+def replacing(folder: str | Path) -> Iterator[Path]:
+    """A folder to save into; when the block has ended well, it is `folder`, in the place of an older one.
+
+    with export.replacing(adapter) as new:
+        model.save_pretrained(new)
+
+    When the block fails, an older one stays as it was. Raises NotEnough when the disk is full.
+    """
+    goal = Path(folder).resolve()
+    with _beside(goal.parent, goal) as work:
+        yield work
+        _replace_folder(work, goal)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path, goal: Path | None = None) -> Iterator[Path]:
+    """A temporary folder within `folder`, so on the same disk; gone afterwards. A full disk is said of `goal`."""
+    full_disk = functools.partial(runtime.writing, goal or folder)
+    with full_disk():
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("unfinished-*"):  # by a killed run, perhaps many gigabytes
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as around:
+            work = Path(around, "files")
+            work.mkdir()
+            with full_disk():  # asked while what filled the disk is still there
+                yield work
 
 
 def _size(path: Path) -> int:
@@ -295,10 +322,8 @@ def model_card(
     listed = "\n".join(f"- `{path.relative_to(folder)}`, {path.stat().st_size / MIB:,.1f} MiB" for path in files)
     card = folder / "README.md"
     name = title.lower().replace(" ", "-")
-    card.write_text(
-        CARD.format(facts=lines, title=title, name=name, text=text, files=listed, disclaimer=disclaimer),
-        encoding="utf-8",
-    )
+    written = CARD.format(facts=lines, title=title, name=name, text=text, files=listed, disclaimer=disclaimer)
+    runtime.write_text(card, written)
     return card
 
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.runtime import NotEnough, Stop, root
+from helpers.runtime import NotEnough, Stop, root, writing
 
 ADDED = "  # +"
 """What marks a line of the script that is not in the notebook, or not so."""
@@ -66,9 +66,9 @@ def export(notebook: str | Path, script: str | Path) -> Path:
     """Write the training of a lesson's notebook as a script, for `python` and for `torchrun`.
 
     Taken are the cell tagged `parameters` (of it, what the rest uses) and those tagged `train`, without what only
-    shows something (`print`, `report.…`, `data.report_…`, `….print_…`) and without imports that are not used. What is
-    added stands in the constants above. Raises LaunchFailed when the notebook has no such cells or another shape
-    than expected.
+    shows something (`print`, `report.…`, `data.report_…`, `….print_…`) or frees what an earlier run of the notebook
+    holds (`memory.free`), and without imports that are not used. What is added stands in the constants above. Raises
+    LaunchFailed when the notebook has no such cells or another shape than expected.
     """
     notebook, script = Path(notebook), Path(script)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -110,12 +110,12 @@ def export(notebook: str | Path, script: str | Path) -> Path:
 
 
 def _without_shows(source: str) -> str:
-    """The cell without the top-level calls that only show something."""
+    """The cell without the top-level calls that are for a notebook alone."""
     lines = source.splitlines()
     for node in reversed(ast.parse(source).body):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             name = ast.unparse(node.value.func)
-            if name == "print" or name.startswith(("report.", "data.report_")) or ".print_" in name:
+            if name in ("print", "memory.free") or name.startswith(("report.", "data.report_")) or ".print_" in name:
                 del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines)
 
@@ -203,7 +203,10 @@ def run(command: Sequence[str], log: str | Path, limit: float | None = None, **e
 
 
 def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None) -> str:
-    """Wait for a started command; what it printed, or LaunchFailed with the part of it that says why."""
+    """Wait for a started command; what it printed, or LaunchFailed with the part of it that says why.
+
+    When that is a full disk, NotEnough.
+    """
     try:
         code = process.wait(limit)
         ended = f"ended with status {code}"
@@ -211,7 +214,8 @@ def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None)
         code, ended = 1, f"did not end within {limit:g} s"
     text = Path(log).read_text(encoding="utf-8", errors="replace")
     if code:
-        raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
+        with writing(Path(log).parent):
+            raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
     return text
 
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,23 +204,41 @@ def write(path: str | Path, *texts: str) -> Path:
 def run(env: Environment, verb: str, file: Path) -> Stage:
     """`llamafactory-cli verb file`, with a bar for the steps; `verb` is `train` or `export`.
 
-    What the stage says goes into a log beside the file. The folder that it writes is emptied first, when it lies
-    beside the file, too: LLaMA-Factory would refuse it or add to it. Raises StageFailed.
+    What the stage says goes into a log beside the file. The folder that it writes is empty at first, when it lies
+    beside the file, too: LLaMA-Factory would refuse it or add to it. What an earlier run wrote there comes back when
+    the stage fails. Raises StageFailed, and NotEnough when the disk is full.
     """
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     folder = Path(settings.get("output_dir") or settings.get("export_dir"))
-    if file.parent in folder.resolve().parents:
-        shutil.rmtree(folder, ignore_errors=True)
     log, began = file.with_suffix(".log"), time.perf_counter()
-    with _process(env, verb, file, settings, log, {}) as process:
-        _watch(process, file.stem, folder)
-    seconds = time.perf_counter() - began
-    if process.returncode:
-        raise StageFailed(f"stage {file.stem} failed after {seconds:.0f} s. {_end(log)}")
+    ours = file.parent in folder.resolve().parents
+    with _set_aside(folder) if ours else nullcontext(), runtime.writing(folder):
+        with _process(env, verb, file, settings, log, {}) as process:
+            _watch(process, file.stem, folder)
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            raise StageFailed(f"stage {file.stem} failed after {seconds:.0f} s. {_end(log)}")
     metrics = folder / "all_results.json"
     found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
     print(f"{file.stem}: {seconds:.0f} s, wrote {folder}")
     return Stage(settings, folder, log, seconds, found)
+
+
+@contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """An earlier `folder` is out of the way during the block, and back when it fails; also what a killed run left so."""
+    before = folder.with_name(f"{folder.name}.before")
+    if folder.exists() and not before.exists():
+        folder.rename(before)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from helpers.vram import GIB, estimate_vram
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = ["GIB", "Cost", "empty", "estimate_vram", "free", "track"]
 
@@ -70,8 +75,22 @@ def track() -> Iterator[Cost]:
         cost.seconds = time.perf_counter() - began
 
 
-def free() -> None:
-    """Give back what no variable holds any more; delete yours (`del model, trainer`) first."""
+def free(*names: str) -> None:
+    """Delete these variables of the notebook, where they are, and give back all that nothing holds any more.
+
+    memory.free("model", "trainer")   # both: a trainer holds its model, too
+
+    What IPython holds unasked goes first: the outputs in `Out` and `_`, and the last error with its traceback, whose
+    frames keep all that was at work when memory ran out (so `%debug` has nothing to look at afterwards).
+    """
+    variables = sys._getframe(1).f_globals
+    for name in names:
+        variables.pop(name, None)
+    for name in ("last_exc", "last_value", "last_traceback", "last_type"):
+        vars(sys).pop(name, None)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        _forget(shell)
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -81,3 +100,12 @@ def empty(model: torch.nn.Module) -> None:
     """Take the weights out of a model that is done with, where `del` does not reach: a library refers to it, too."""
     for module in model.modules():
         module._parameters, module._buffers = {}, {}
+
+
+def _forget(shell: InteractiveShell) -> None:
+    """Have IPython let go of what cells ended in, be it a result or an error."""
+    shell.last_execution_result = None
+    shell.InteractiveTB.tb = None
+    if shell.displayhook.do_full_cache:
+        shell.displayhook.flush()
+        shell.push({"_": "", "__": "", "___": ""}, interactive=False)  # else the table of hidden names keeps them

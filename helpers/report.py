@@ -13,6 +13,8 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib import figure
 
+from helpers import runtime
+
 IGNORED = -100
 """The label that the loss skips (PyTorch's `ignore_index`)."""
 
@@ -179,11 +181,11 @@ def label_mask(tokenizer: Any, input_ids: Sequence[int], labels: Sequence[int]) 
 
 
 def summary(folder: str | Path, **figures: Any) -> pd.DataFrame:
-    """Show a lesson's figures and keep them in `folder/summary.json`, where `course run` finds them."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, ensure_ascii=False, indent=1)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    """Show a lesson's figures and keep them in `folder/summary.json`, where `course run` finds them.
+
+    Raises NotEnough when the disk is full; an earlier summary stays as it was.
+    """
+    runtime.write_text(Path(folder, "summary.json"), json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
     return pd.DataFrame({"value": figures.values()}, index=pd.Index(figures, name="figure"))
 
 

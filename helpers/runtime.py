@@ -4,12 +4,16 @@ Importing this module needs the standard library alone; torch is imported when a
 Sizes are in GB of 2**30 bytes, as `nvidia-smi` and Unsloth count them: a "15 GB" T4 has 14.7.
 """
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,6 +42,10 @@ WORDS = {
         "Take a smaller MODEL in the parameters cell, or a larger GPU.",
         "disk": "{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
         "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk.",
+        "full disk": "{folder} could not be written: the disk takes no more ({free:.1f} GB free). What stood there "
+        "before is as it was. Delete models and outputs that you no longer need, or set {setting} to a folder on a "
+        "larger disk{kaggle}; then run the cell again.",
+        "full disk kaggle": " (/tmp has the most room)",
         "small model": "`course run NN` runs lesson NN on a small model, on any machine, in minutes.",
         "no vllm": "Or set FAST_INFERENCE = False: the same lesson, slower.",
         "vllm gpu": "vLLM needs a GPU of compute capability 7.0 or newer, and there is none. {otherwise}",
@@ -58,6 +66,9 @@ WORDS = {
         "请在参数那一格换一个更小的 MODEL，或者换一块更大的 GPU。",
         "disk": "需要 {disk_gb:g} GB 的空闲磁盘，而 {folder} 只剩 {free:.1f} GB。"
         "请删掉不再用的模型和输出，或者让 HF_HOME 指向更大的磁盘。",
+        "full disk": "{folder} 没有写成：磁盘写不下了（还剩 {free:.1f} GB）。原来放在那里的东西没有动。"
+        "请删掉不再用的模型和输出，或者把 {setting} 设成更大磁盘上的文件夹{kaggle}，再运行一次这一格。",
+        "full disk kaggle": "（/tmp 的空间最大）",
         "small model": "`course run NN --lang zh` 会用一个小模型跑第 NN 课，任何机器上几分钟就完。",
         "no vllm": "或者设 FAST_INFERENCE = False：课还是这一课，只是慢些。",
         "vllm gpu": "vLLM 需要计算能力 7.0 以上的 GPU，这里没有。{otherwise}",
@@ -65,6 +76,14 @@ WORDS = {
         "它需要 torch {torch}，这里是 {here}。{otherwise}",
     },
 }
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# How safetensors and programs say it, whose errors carry no number; then torch and numpy, which tell of short writes.
+SAYS_FULL_DISK = re.compile(
+    r"No space left|StorageFull|quota exceeded|File too large|file write failed|unexpected pos \d+ vs|\d+ requested and "
+    r"\d+ written"
+)
+NOTHING_LEFT = 2**14  # bytes: with so little free, whatever failed in writing failed for this
 
 
 class Stop(RuntimeError):
@@ -221,6 +240,51 @@ def require(vram_gb: float = 0, disk_gb: float = 0, vllm: bool = False) -> None:
         problems.append(_say("small model"))
     if problems:
         raise NotEnough("\n".join(problems))
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path, setting: str = "OUTPUT_DIR") -> Iterator[None]:
+    """Whatever a library raises in this block because the disk is full, make it one NotEnough.
+
+    It names `folder`, and `setting`, which would choose another disk.
+    """
+    try:
+        yield
+    except NotEnough:
+        raise
+    except Exception as error:
+        place = Path(folder).absolute()
+        free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+        if free > NOTHING_LEFT and not _is_full(error):
+            raise
+        kaggle = _say("full disk kaggle") if platform_name() == "kaggle" else ""
+        text = _say("full disk", folder=place, free=free / GB, setting=setting, kaggle=kaggle)
+        raise NotEnough(text) from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file in UTF-8, all of it or nothing: `path` holds the old text until the new one is on the disk.
+
+    Raises NotEnough when the disk is full.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether this error, or one that led to it, says that the disk is full."""
+    while error is not None:
+        if getattr(error, "errno", None) in FULL_DISK or SAYS_FULL_DISK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _vllm_problems() -> list[str]:

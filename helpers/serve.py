@@ -46,7 +46,8 @@ class Server:
 
     `engine` is "vllm" (on a GPU), "transformers" (`transformers serve`, anywhere), or the path of a vllm program in
     another environment. `options` are the engine's own command-line options: {"max-model-len": 2048}; True is a flag.
-    Raises ServerFailed, with the log's end, when it does not answer within `timeout` seconds.
+    A running server of the same engine, model and options is stopped first: the cell that started it runs again. Raises
+    ServerFailed, with the log's end, when it does not answer within `timeout` seconds.
     """
 
     def __init__(
@@ -73,6 +74,9 @@ class Server:
                 f"port {self.port} is taken: something answers there. Leave `port` out to get a free one."
             )
         self._guard: subprocess.Popen[bytes] | None = None
+        self._what = engine, self.model, dict(options or {})
+        for twin in [server for server in _running if server._what == self._what]:
+            twin.stop()
         _watch_cells()
         _running.add(self)
         began = time.perf_counter()

@@ -19,7 +19,7 @@ from helpers import llamafactory, nano
 from helpers.data import DataError
 from helpers.environments import Environment
 from helpers.nano import bloom
-from helpers.runtime import Stop, root
+from helpers.runtime import NotEnough, Stop, root
 
 REAL = root().parent / "shared" / "data" / "medical_sft_1k.jsonl"
 LESSON = root() / "lessons" / "12_llamafactory"
@@ -37,6 +37,10 @@ print("\\r 10%|#\\r100%|##########")
 if settings["does"] == "fails":
     print("ValueError: Some keys are not used: ['lora_rang']")
     sys.exit(1)
+if settings["does"] == "fills":
+    os.makedirs(settings["output_dir"])
+    Path(settings["output_dir"], "half").touch()
+    sys.exit("OSError: [Errno 28] No space left on device: 'model.safetensors'")
 if settings["does"] == "sleeps":
     time.sleep(600)
 if settings["does"] == "serves":
@@ -125,6 +129,30 @@ def test_a_failing_stage_names_itself_its_last_lines_and_its_log(factory: Enviro
     assert said.startswith("stage work failed after") and "lora_rang" in said and str(tmp_path / "work.log") in said
     assert "10%" not in said  # of a progress bar the last state alone
     assert isinstance(error.value, Stop)
+
+
+@pytest.mark.interruption
+@pytest.mark.parametrize(("does", "error"), [("fails", llamafactory.StageFailed), ("fills", NotEnough)])
+def test_what_an_earlier_run_wrote_comes_back_when_a_stage_fails(factory, tmp_path, does, error) -> None:
+    llamafactory.run(factory, "train", stage(tmp_path, "trains"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for _ in range(2):
+        with pytest.raises(error, match=str(tmp_path)):
+            llamafactory.run(factory, "train", stage(tmp_path, does))
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert not (tmp_path / "out.before").exists()
+
+
+@pytest.mark.interruption
+def test_what_a_killed_stage_had_set_aside_comes_back(factory: Environment, tmp_path: Path) -> None:
+    llamafactory.run(factory, "train", stage(tmp_path, "trains"))
+    before = (tmp_path / "out" / "all_results.json").read_bytes()
+    (tmp_path / "out").rename(tmp_path / "out.before")  # as it lies when the notebook's process is killed
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "half").touch()
+    with pytest.raises(llamafactory.StageFailed):
+        llamafactory.run(factory, "train", stage(tmp_path, "fails"))
+    assert (tmp_path / "out" / "all_results.json").read_bytes() == before and not (tmp_path / "out" / "half").exists()
 
 
 def test_it_sees_none_of_our_python(factory: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,13 @@ def within(seconds, condition):
     return True
 
 
+def test_a_cell_that_starts_a_server_may_run_again(vllm):
+    first, other = serve.Server("m", vllm), serve.Server("m", vllm, {"slow": 0})
+    again = serve.Server("m", vllm)
+    assert not first.alive and serve.refused(first.url)
+    assert other.alive and again.alive
+
+
 def test_a_server_answers_and_stops_with_all_that_it_started(vllm):
     server = serve.Server("some/model", vllm)
     said = facts(server)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, load_dataset
 
 from helpers import hub
-from helpers.runtime import Stop
+from helpers.runtime import Stop, writing
 
 
 class DataError(Stop, ValueError):
@@ -90,10 +91,11 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
     `name` may end in `@revision`; the commit that was read is printed.
     """
     repository, revision = hub.split_revision(name)
-    try:
-        data = load_dataset(repository, config, split="train", **({"revision": revision} if revision else {}))
-    except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
-        raise hub_error(name, error, "data_samples/alpaca_en.json") from None
+    with writing(datasets.config.HF_DATASETS_CACHE, "HF_HOME"):
+        try:
+            data = load_dataset(repository, config, split="train", **({"revision": revision} if revision else {}))
+        except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
+            raise hub_error(name, error, "data_samples/alpaca_en.json") from None
     missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")

@@ -42,7 +42,7 @@ from helpers.nano import (
     writer,
 )
 from helpers.nano.common import STEP, Recipe
-from helpers.runtime import root
+from helpers.runtime import root, writing
 
 NANO: dict[str, Recipe] = {
     "nano/qwen2": text.QWEN2,
@@ -78,7 +78,8 @@ def build(name: str = "nano/qwen2") -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # a second process waits here and then finds the folder
         if not folder.exists():
-            _build_into(folder, name, recipe)
+            with writing(folder.parent, "COURSE_CACHE"):
+                _build_into(folder, name, recipe)
     return folder
 
 

@@ -237,6 +237,7 @@ from unsloth import FastLanguageModel
 
 from helpers import generation, memory, prompts, retrieval, scores
 
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,

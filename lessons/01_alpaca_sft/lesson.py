@@ -71,7 +71,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, report
+from helpers import data, export, generation, hub, memory, prompts, report
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -101,6 +101,7 @@ report.side_by_side(train_rows.select(range(3)).to_list())
 
 # %% tags=["train"]
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -327,19 +328,20 @@ _ = answer(questions[:1], streamer=TextStreamer(tokenizer, skip_prompt=True, ski
 # %% [markdown] lang="en"
 # ## 9 · Save, and reload in a fresh process
 #
-# Only the adapter is saved: about 155 MB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both.
+# Only the adapter is saved: about 155 MB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both. It is written beside an earlier one and takes its place when it is whole: a disk that fills up costs you nothing.
 
 # %% [markdown] lang="zh"
 # ## 9 · 保存，再到全新进程里加载
 #
-# 存的只有适配器：这个 7B 模型的约 155 MB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。
+# 存的只有适配器：这个 7B 模型的约 155 MB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。保存时先写到旁边，写完整了才换下旧的：就算中途磁盘满了，上次的结果也还在。
 
 # %%
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 
@@ -404,7 +406,7 @@ report.summary(
 # | the answer is right, then goes on and on | no EOS in the training text, or it was cut off by `MAX_SEQ_LENGTH` | print an example's end, count the long ones |
 # | loss falls, answers do not change | prompted with another template than trained | compare the two texts character by character |
 # | training loss falls, held-out loss rises | it memorises: too many epochs for too little data | stop earlier, add data, lower `r` |
-# | out of memory | the longest row decides | lower `MAX_SEQ_LENGTH`, then `BATCH_SIZE` (and raise `GRADIENT_ACCUMULATION`) |
+# | out of memory | the longest row decides | lower `MAX_SEQ_LENGTH`, then `BATCH_SIZE` (and raise `GRADIENT_ACCUMULATION`); go on from section 4: `memory.free` there gives back what the failed run still holds |
 #
 # **Now you:** set `RESPONSES_ONLY = True` and run again from the parameters. Which of the figures above changes most, and why?
 
@@ -417,6 +419,6 @@ report.summary(
 # | 答得对，但没完没了 | 训练文本里没有 EOS，或者被 `MAX_SEQ_LENGTH` 截掉了 | 打印一条样本的结尾，数数超长的有多少 |
 # | 损失在降，回答却没变 | 提问的模板和训练的不一样 | 把两段文本逐字对一遍 |
 # | 训练损失降，留出损失反而升 | 在死记硬背：数据太少、轮数太多 | 早点停，加数据，减小 `r` |
-# | 显存不够 | 最长的那一行说了算 | 先减 `MAX_SEQ_LENGTH`，再减 `BATCH_SIZE`（同时加大 `GRADIENT_ACCUMULATION`） |
+# | 显存不够 | 最长的那一行说了算 | 先减 `MAX_SEQ_LENGTH`，再减 `BATCH_SIZE`（同时加大 `GRADIENT_ACCUMULATION`）；然后从第 4 节重跑，那里的 `memory.free` 会把出错那次还占着的显存都还回来 |
 #
 # **轮到你了**：把 `RESPONSES_ONLY` 设成 `True`，从参数那格重新跑。上面哪个数字变化最大？为什么？

@@ -87,7 +87,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, report, scores
+from helpers import data, export, generation, hub, memory, prompts, report, scores
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -201,6 +201,7 @@ pd.DataFrame(
 
 # %%
 dtype = runtime.dtype()
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -406,8 +407,9 @@ report.side_by_side(table[:6])
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 for saved in sorted(adapter.iterdir()):
     print(f"{saved.stat().st_size / 1024:10,.1f} KiB  {saved.name}")
 

@@ -80,7 +80,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, reasoning, report, tracking
+from helpers import data, export, generation, hub, memory, prompts, reasoning, report, tracking
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -122,6 +122,7 @@ case_in_training_rows = int(data.nearest(rows["Question"], CASE[LANGUAGE])[1] > 
 
 # %%
 dtype = runtime.dtype()
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -421,8 +422,9 @@ report.side_by_side(table)
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 

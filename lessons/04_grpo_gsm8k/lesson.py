@@ -76,7 +76,7 @@ from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, report, rewards
+from helpers import data, export, generation, hub, memory, prompts, report, rewards
 
 # %% [markdown] lang="en"
 # ## 3 · Data and rewards
@@ -161,6 +161,7 @@ pd.DataFrame({"reward": total, "minus the mean": total - total.mean(), "advantag
 
 # %%
 vllm = {"fast_inference": True, "gpu_memory_utilization": VLLM_MEMORY, "max_lora_rank": LORA_RANK}
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -362,8 +363,9 @@ report.side_by_side(table.head(6).to_dict("records"))
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 (greedy,) = generation.complete(model, tokenizer, [to_text(held_out[0]["prompt"])], MAX_COMPLETION_LENGTH)
 print(f"{sum(f.stat().st_size for f in adapter.iterdir()) / 1024**2:.1f} MiB in {adapter.name}/\n")
 print(f"{held_out[0]['question']}\n\n{greedy.text}")

@@ -67,10 +67,11 @@ print(runtime.describe())
 # %%
 import unsloth  # first: it replaces parts of transformers and trl
 import torch
+from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 from unsloth_zoo.vision_utils import UnslothVisionDataCollator
 
-from helpers import data, generation, hub, memory, report, vision
+from helpers import data, export, generation, hub, memory, report, vision
 from helpers.vision import FastVisionModel
 
 # %% [markdown] lang="en"
@@ -142,6 +143,7 @@ fitted
 
 # %%
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
+memory.free("model", "trainer")  # of an earlier run
 model, processor = FastVisionModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -213,19 +215,20 @@ accuracy_before
 # 四个开关决定适配器挂在哪儿：视觉塔还是语言模型，注意力还是 MLP，可以都挂。要读没见过的仪表，眼睛也得练；如果只是换一种回答格式，光调语言模型就够了。
 
 # %%
-model = FastVisionModel.get_peft_model(
-    model,
-    finetune_vision_layers=True,  # the eyes
-    finetune_language_layers=True,  # what is made of what they see
-    finetune_attention_modules=True,
-    finetune_mlp_modules=True,
-    r=16,
-    lora_alpha=16,
-    lora_dropout=0,
-    bias="none",
-    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
-    random_state=SEED,
-)
+if not isinstance(model, PeftModel):  # the adapters hang there already, when this cell runs again
+    model = FastVisionModel.get_peft_model(
+        model,
+        finetune_vision_layers=True,  # the eyes
+        finetune_language_layers=True,  # what is made of what they see
+        finetune_attention_modules=True,
+        finetune_mlp_modules=True,
+        r=16,
+        lora_alpha=16,
+        lora_dropout=0,
+        bias="none",
+        use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
+        random_state=SEED,
+    )
 model.print_trainable_parameters()
 
 # %% [markdown] lang="en"
@@ -374,8 +377,9 @@ pd.DataFrame(
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter)
-processor.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 

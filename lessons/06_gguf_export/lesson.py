@@ -73,7 +73,7 @@ import httpx
 import pandas as pd
 from unsloth import FastLanguageModel
 
-from helpers import export, hub, ollama, report
+from helpers import export, hub, memory, ollama, report
 
 # %% [markdown] lang="en"
 # ## 3 · Load the adapter
@@ -87,6 +87,7 @@ from helpers import export, hub, ollama, report
 
 # %%
 adapter = hub.resolve_model(ADAPTER, MODEL_SOURCE)
+memory.free("model")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     adapter,
     max_seq_length=MAX_SEQ_LENGTH,
@@ -269,7 +270,7 @@ stops = ollama.stop_tokens(tokenizer, model.generation_config, pieces)
 gguf = exports.path(ASKED[-1])
 modelfile = gguf.with_name("Modelfile")
 parameters = {"num_ctx": MAX_SEQ_LENGTH} | ollama.sampling(model.generation_config)
-modelfile.write_text(ollama.modelfile(gguf.name, written, stops, parameters), encoding="utf-8")
+runtime.write_text(modelfile, ollama.modelfile(gguf.name, written, stops, parameters))
 print(modelfile.read_text(encoding="utf-8"))
 
 # %% [markdown] lang="en"

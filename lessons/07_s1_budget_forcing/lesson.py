@@ -85,7 +85,7 @@ from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 from unsloth.chat_templates import train_on_responses_only
 
-from helpers import data, generation, hub, memory, reasoning, report
+from helpers import data, export, generation, hub, memory, reasoning, report
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -160,6 +160,7 @@ print(broken["thinking"][:300], "→", broken["answer"][:100])
 # %%
 dtype = runtime.dtype()
 vllm = {"fast_inference": True, "gpu_memory_utilization": VLLM_MEMORY, "max_lora_rank": LORA_RANK}
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -365,8 +366,9 @@ from pathlib import Path
 def adapter_for_vllm(name):
     """Save the adapter; what vLLM is to be told of it, None without vLLM."""
     folder = Path(OUTPUT_DIR, name).resolve()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with export.replacing(folder) as new:  # whole, or not at all
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
     return model.load_lora(str(folder)) if FAST_INFERENCE else None
 
 
@@ -459,6 +461,7 @@ def add_run(kind, name, tokens, right, **more):
     """A line in `runs`: mean thinking tokens, the share that is right, and its standard error."""
     share = sum(right) / len(right)
     error = (share * (1 - share) / len(right)) ** 0.5
+    runs[:] = [run for run in runs if run["run"] != name]  # its cell may run again
     runs.append({"kind": kind, "run": name, "tokens": tokens, "accuracy": share, "error": error} | more)
 
 
@@ -606,7 +609,7 @@ pd.DataFrame(runs).set_index("run")[["tokens", "accuracy", "error"]].round(3)
 
 # %%
 table = pd.DataFrame(runs)
-table.to_csv(Path(OUTPUT_DIR, "curve.csv"), index=False)
+runtime.write_text(f"{OUTPUT_DIR}/curve.csv", table.to_csv(index=False))
 accuracy = table.set_index("run")["accuracy"]
 print(
     f"{OUTPUT_DIR}/curve.csv: {len(table)} runs of {len(held_out)} questions, {table['seconds'].sum():.0f} s of thinking"

@@ -83,7 +83,7 @@ import torch
 from datasets import Dataset
 from unsloth import FastLanguageModel, UnslothTrainer, UnslothTrainingArguments
 
-from helpers import data, generation, hub, memory, pretraining, report, selection, vram
+from helpers import data, export, generation, hub, memory, pretraining, report, selection, vram
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -137,6 +137,7 @@ def load():
     )
 
 
+memory.free("model", "trainer")  # of an earlier run
 model, tokenizer = load()
 print(f"{model.num_parameters():,} parameters, EOS is {tokenizer.eos_token!r}, on {model.device}")
 print(f"input and output embeddings are one matrix: {model.config.tie_word_embeddings}")
@@ -361,8 +362,7 @@ def make_trainer(mixture, embedding_rate):
     )
 
 
-del model
-memory.free()
+memory.free("model")
 trainer = make_trainer(KEEP, EMBEDDING_LEARNING_RATE)
 trainer.model.print_trainable_parameters()
 
@@ -403,8 +403,7 @@ runs = {mixture: (mixture, EMBEDDING_LEARNING_RATE) for mixture in MIXTURES}
 runs["LoRA alone"] = (KEEP, None)
 adapter, logs, costs = f"{OUTPUT_DIR}/adapter", {}, {}
 for run, (mixture, embedding_rate) in runs.items():
-    del trainer  # the one before
-    memory.free()
+    memory.free("trainer", "group", "first")  # of the one before
     trainer = make_trainer(mixture, embedding_rate)
     with memory.track() as costs[run]:
         trainer.train()
@@ -412,8 +411,9 @@ for run, (mixture, embedding_rate) in runs.items():
     results[run], written[run] = measure(trainer.model), go_on(trainer.model)
     logs[run] = trainer.state.log_history
     if run == KEEP:
-        trainer.model.save_pretrained(adapter)
-        tokenizer.save_pretrained(adapter)
+        with export.replacing(adapter) as folder:  # whole, or not at all
+            trainer.model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     print(f"{run}: {costs[run]}")
 
 # %%
@@ -473,18 +473,17 @@ report.side_by_side(
 # %%
 from pathlib import Path
 
-del trainer
-memory.free()
+memory.free("trainer")
 model, _ = FastLanguageModel.from_pretrained(adapter, max_seq_length=MAX_SEQ_LENGTH, dtype=dtype, load_in_4bit=False)
 merged = f"{OUTPUT_DIR}/merged"
-model.save_pretrained_merged(merged, tokenizer, save_method="merged_16bit")
+with export.replacing(merged) as folder:
+    model.save_pretrained_merged(folder, tokenizer, save_method="merged_16bit")
 for folder in (adapter, merged):
     size_mib = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1024**2
     print(f"{size_mib:10,.1f} MiB  {folder}")
 
 # %%
-del model
-memory.free()
+memory.free("model")
 model, _ = FastLanguageModel.from_pretrained(merged, max_seq_length=MAX_SEQ_LENGTH, dtype=dtype, load_in_4bit=False)
 from_disk = score(model, "domain")["domain perplexity"]
 merged_error = abs(from_disk / results[KEEP]["domain perplexity"] - 1)

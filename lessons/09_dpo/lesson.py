@@ -79,7 +79,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import use_adapter
 from unsloth import FastLanguageModel
 
-from helpers import data, generation, hub, memory, prompts, report, scores
+from helpers import data, export, generation, hub, memory, prompts, report, scores
 
 # %% [markdown] lang="en"
 # ## 3 · Data
@@ -130,6 +130,7 @@ pd.DataFrame({name: count(pairs[name][:]) for name in ("chosen", "rejected")}).r
 
 # %%
 dtype = runtime.dtype()
+memory.free("model", "trainer", "parameter")  # of an earlier run
 model, tokenizer = FastLanguageModel.from_pretrained(
     model_name=hub.resolve_model(MODEL, MODEL_SOURCE),
     max_seq_length=MAX_SEQ_LENGTH,
@@ -277,6 +278,8 @@ config = DPOConfig(
 
 # %%
 FastLanguageModel.for_training(model)
+if "ref" in model.peft_config:
+    model.delete_adapter("ref")  # this cell runs again: the copy is taken anew
 trainer = DPOTrainer(
     model=model,  # no ref_model: the trainer copies the adapter, under the name "ref"
     processing_class=tokenizer,
@@ -466,8 +469,9 @@ print(f"of what is wanted, right: {right_before:.1%} → {right_after:.1%}")
 from pathlib import Path
 
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
-model.save_pretrained(adapter, selected_adapters=["default"])
-tokenizer.save_pretrained(adapter)
+with export.replacing(adapter) as folder:  # whole, or not at all
+    model.save_pretrained(folder, selected_adapters=["default"])
+    tokenizer.save_pretrained(folder)
 for file in sorted(adapter.iterdir()):
     print(f"{file.stat().st_size / 1024:10,.1f} KiB  {file.name}")
 

@@ -98,11 +98,13 @@ from helpers import data, export, generation, load, memory, report
 # %%
 output = Path(OUTPUT_DIR).resolve()
 merged = output / "16bit"
+memory.free("reference", "layer")  # of an earlier run
 model, tokenizer, base = export.load_16bit(MODEL, MODEL_SOURCE)
-model.save_pretrained(merged)
-tokenizer.save_pretrained(merged)
+with export.replacing(merged) as folder:  # whole, or not at all
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 print(f"{model.num_parameters():,} parameters, {model.dtype}, base {Path(base).name}")
-del model
+memory.free("model")
 
 # %% [markdown] lang="en"
 # ## 4 · Data
@@ -302,8 +304,9 @@ def quantize(name):
     recipe = modifier(config_groups={"all": scheme}, ignore=["lm_head"])
     calibrate = {"dataset": texts[text], "num_calibration_samples": len(calibration)} if text else {}
     oneshot(model=model, recipe=recipe, max_seq_length=MAX_SEQ_LENGTH, **calibrate)
-    model.save_pretrained(output / name, save_compressed=True)
-    tokenizer.save_pretrained(output / name)
+    with export.replacing(output / name) as folder:
+        model.save_pretrained(folder, save_compressed=True)
+        tokenizer.save_pretrained(folder)
     memory.empty(model)  # llmcompressor holds on to the models that it has traced
 
 
@@ -332,7 +335,7 @@ from torchao.quantization.granularity import PerGroup
 with_torchao = read(merged)
 quantize_(with_torchao, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP_SIZE)))
 torchao_figures = damage(with_torchao)
-del with_torchao
+memory.free("with_torchao")
 torchao_figures
 
 # %% [markdown] lang="en"
@@ -352,8 +355,7 @@ for name in recipes:
     same = [one == other for one, other in zip(answers(model), answers_16bit)]
     figures[name] = {"layer": output_error(model.model.layers[0].mlp.down_proj.weight.detach())}
     figures[name] |= export.size_on_disk(output / name) | damage(model) | {"same": sum(same) / len(same)}
-    del model
-    memory.free()
+    memory.free("model")
 figures["torchao"] = torchao_figures
 pd.DataFrame(figures).T.round(4)
 
@@ -364,8 +366,7 @@ pd.DataFrame(figures).T.round(4)
 # 把显存腾出来，后面要给服务用。
 
 # %%
-reference = layer = H = H_held_out = W = scale = None
-memory.free()
+memory.free("reference", "layer", "H", "H_held_out", "W", "scale")
 
 # %% [markdown] lang="en"
 # ## 9 · Serve
@@ -464,8 +465,7 @@ print(answered.stdout)
 # %%
 direct = read(output / "gptq")
 expected = answers(direct)
-del direct
-memory.free()
+memory.free("direct")
 served = [load.ask(client, server.model, question, MAX_NEW_TOKENS) for question in held_out["question"][:ASKED]]
 equal = [one.text == other for one, other in zip(served, expected)]
 served_equal = sum(equal) / len(equal)

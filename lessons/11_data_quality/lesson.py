@@ -178,6 +178,7 @@ def fresh_model():
     )
 
 
+memory.free("model", "trainer", "experienced", "initial", "encoder", "judge")  # of an earlier run
 model, tokenizer = fresh_model()
 template = prompts.MEDICAL_ZH + tokenizer.eos_token
 print(template.format(question=questions[0], answer=answers[0]))
@@ -462,8 +463,7 @@ with memory.track() as cost:
         held[name] = losses(trained, held_out["question"][:], held_out["answer"][:])
         sound = [i for i in rows if not faults[i]][:100]  # as if near copies of these were held out
         flattered[name] = losses(trained, [f"请问，{questions[i]}" for i in sound], [answers[i] for i in sound])
-        del trained
-        memory.free()
+        memory.free("trained")
 print(cost)
 
 # %%
@@ -519,8 +519,7 @@ from pathlib import Path
 table = pd.DataFrame({"question": questions, "answer": answers, "ifd": ifd, "reward": quality, "cluster": clusters})
 for name, rows in chosen.items():
     file = Path(OUTPUT_DIR, f"{name.replace(', ', '_').replace(' ', '_')}.jsonl")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    table.iloc[rows].to_json(file, orient="records", lines=True, force_ascii=False)
+    runtime.write_text(file, table.iloc[rows].to_json(orient="records", lines=True, force_ascii=False))
     print(f"{file.stat().st_size / 1024:8,.1f} KiB  {file.name}")
 
 # %%

@@ -163,6 +163,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from helpers import generation, hub, memory, report
 
+memory.free("model")  # of an earlier run
 base = hub.resolve_model(MODEL, MODEL_SOURCE)
 QUESTION = "Human: {}</s>\nAssistant:"  # the template "default", as it is written
 questions = rows["dpo"][:ASKED]
@@ -454,9 +455,11 @@ gptq = llamafactory.run(factory, "export", gptq_yaml)
 config_file = gptq.folder / "config.json"
 config = json.loads(config_file.read_text(encoding="utf-8"))
 quantization = config["quantization_config"]
-print(f"calibration rows in config.json: {len(quantization['dataset'])}, {config_file.stat().st_size / 1024:.0f} KiB")
+print(
+    f"calibration rows in config.json: {len(quantization['dataset'] or [])}, {config_file.stat().st_size / 1024:.0f} KiB"
+)
 quantization |= {"dataset": None, "backend": KERNEL}
-config_file.write_text(json.dumps(config, indent=2), encoding="utf-8")
+runtime.write_text(config_file, json.dumps(config, indent=2))
 print(f"without: {config_file.stat().st_size / 1024:.0f} KiB")
 
 
@@ -501,6 +504,7 @@ with llamafactory.api(factory, api_yaml) as server:
 # 压到 4 比特，回答变了吗？同样的问题，问量化之前的模型，和服务一样用贪心解码：
 
 # %%
+memory.free("model")  # of an earlier run
 tokenizer = AutoTokenizer.from_pretrained(final.folder)
 model = AutoModelForCausalLM.from_pretrained(final.folder, dtype=runtime.dtype(), device_map="auto")
 prompts = [QUESTION.format(row["prompt"]) for row in questions[:SERVED]]
@@ -542,7 +546,7 @@ report.summary(
 # | DPO starts with a margin that is not 0 | `adapter_name_or_path` without merging first: the reference is the base | merge, then DPO on the merged model |
 # | `Cannot find satisfying example` in GPTQ | no calibration text is longer than `export_quantization_maxlen` | join texts, or lower that number |
 # | GPTQ stops with `index 0 is out of bounds` | it takes groups of 128 weights, and a layer's width is no multiple | another model; there is no key for it |
-# | the server is killed while it loads | no memory left: the notebook still holds a model | `del model`, `memory.free()`, then start it |
+# | the server is killed while it loads | no memory left: the notebook still holds a model | `memory.free("model")`, then start it |
 #
 # **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. The margin will be six times as wide. And the answers? (Guess first; the reading has the figures.)
 
@@ -557,6 +561,6 @@ report.summary(
 # | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
 # | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |
 # | GPTQ 报 `index 0 is out of bounds` | 它按 128 个权重一组来算，有一层的宽度不是 128 的倍数 | 换模型；没有键可以改它 |
-# | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `del model`、`memory.free()`，再启动 |
+# | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `memory.free("model")`，再启动 |
 #
 # **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。间隔会变成六倍左右。回答呢？（先猜一猜，数字在讲解里。）

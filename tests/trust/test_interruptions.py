@@ -104,6 +104,7 @@ def test_a_full_disk_ends_training_with_whole_checkpoints_behind_it(start, undis
     process, _ = start(tmp_path, limit=weights // 2)
     process.join()
     assert process.exitcode not in (0, None)
+    assert f"{tmp_path} could not be written: the disk takes no more" in (tmp_path / "said.txt").read_text()
     assert Path(launch.last_checkpoint(tmp_path)).name == f"checkpoint-{training_process.SAVE_STEPS}"
     process, _ = start(tmp_path)  # space was made: it goes on
     process.join()

@@ -25,7 +25,7 @@ def train(folder: str, base: str, steps: Connection, limit: int | None = None) -
     from trl import SFTConfig, SFTTrainer
     from unsloth import FastLanguageModel
 
-    from helpers import data, launch, prompts
+    from helpers import data, launch, prompts, runtime
 
     class Report(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
@@ -49,7 +49,12 @@ def train(folder: str, base: str, steps: Connection, limit: int | None = None) -
         ),
         callbacks=[Report()],
     )  # fmt: skip
-    trainer.train(resume_from_checkpoint=launch.last_checkpoint(folder))
+    try:
+        with runtime.writing(folder):
+            trainer.train(resume_from_checkpoint=launch.last_checkpoint(folder))
+    except runtime.NotEnough as full:
+        Path(folder, "said.txt").write_text(str(full))
+        raise
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     model.save_pretrained(Path(folder) / "adapter")
     (Path(folder) / "losses.json").write_text(json.dumps(losses))

@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-COUNTED = {"bad_input": "bad input", "interruption": "interruptions", "secrets": "secrets and safety"}  # by mark
+COUNTED = {  # by mark
+    "bad_input": "bad input",
+    "interruption": "interruptions",
+    "platforms": "platforms",
+    "secrets": "secrets and safety",
+}
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 

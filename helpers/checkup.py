@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -197,12 +196,9 @@ def writing(folder: Path, language: Language = "en", megabytes: int = 64) -> Fin
 def gpu(language: Language = "en") -> Finding:
     """Through nvidia-smi and then torch, so that a driver without a usable torch is told apart."""
     words = WORDS[language]
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        shown = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        card = shown.strip().splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
+    if not (cards := runtime.listed_gpus()):
         return Finding("GPU", "note", words["gpu none"], words["gpu without"])
+    card = cards[0]
     import torch
 
     if not torch.cuda.is_available():

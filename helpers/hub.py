@@ -172,9 +172,11 @@ def check_model(name: str, source: str = "huggingface") -> None:
     repository, revision = _on_a_hub(name, source)
     if source == "modelscope":
         pinned = {"revision": revision} if revision else {}
-        files = _from_modelscope(name, lambda client: client.HubApi().get_model_files(repository, **pinned))
+        listed = _from_modelscope(name, lambda client: client.HubApi().get_model_files(repository, **pinned))
+        files = [file["Path"] for file in listed]
+        _expect_model(name, files)
         if repository not in READ_AS_DATA:
-            _refuse_pickles(name, [file["Path"] for file in files])
+            _refuse_pickles(name, files)
     else:
         _asked_hub(repository, revision)
 
@@ -302,10 +304,14 @@ def _samples(search: str) -> list[dict[str, str]]:
 
 
 def _folder(path: Path) -> str:
-    if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
-        raise ModelNotFound(_say("no model folder", name=path))
+    _expect_model(path, [file.name for file in path.iterdir()])
     check_safe(path)
     return str(path)
+
+
+def _expect_model(where: str | Path, files: Iterable[str]) -> None:
+    if not {"config.json", "adapter_config.json"} & set(files):
+        raise ModelNotFound(_say("no model folder", name=where))
 
 
 def _refuse_pickles(where: str, files: Iterable[str]) -> None:
@@ -434,7 +440,7 @@ def _told(name: str, revision: str | None) -> Iterator[None]:
         what = "token" if get_token() else "no model"
     elif isinstance(cause, httpx.UnsupportedProtocol | httpx.InvalidURL):
         what = "no address"
-    elif isinstance(cause, FileMetadataError):
+    elif isinstance(cause, FileMetadataError) or status == 404:  # a hub says with its 404 what there is none of
         what = "no hub"
     elif isinstance(cause, OfflineModeIsEnabled):
         what = "offline"
@@ -477,7 +483,9 @@ def without_login(address: str) -> str:
 def _modelscope(name: str, revision: str | None) -> str:
     pinned = {"revision": revision} if revision else {}
     folder = Path(_from_modelscope(name, lambda client: client.snapshot_download(name, **pinned)))
-    if folder.is_dir() and name not in READ_AS_DATA:
+    # What is no ModelScope may answer with nothing, which its client takes for an empty model.
+    _expect_model(folder, [path.name for path in folder.iterdir()])
+    if name not in READ_AS_DATA:
         check_safe(folder)
     return str(folder)
 

@@ -322,25 +322,26 @@ def _session_problems(unsloth: bool) -> list[str]:
 
 def _no_gpu(vram_gb: float, where: str) -> str:
     """Why torch sees no GPU, and the mend: none is there, or torch cannot use it."""
+    if not (cards := listed_gpus()):
+        return _say("no gpu", vram_gb=vram_gb, place=_say(f"gpu {where}"))
+    return _say("no torch gpu", vram_gb=vram_gb, card=cards[0], reason=why_unseen(cards))
+
+
+def why_unseen(cards: Sequence[str], language: str | None = None) -> str:
+    """Why torch sees none of the GPUs that the driver lists, and the mend."""
     import torch
 
-    cards = listed_gpus()
-    if not cards:
-        return _say("no gpu", vram_gb=vram_gb, place=_say(f"gpu {where}"))
     hidden, cuda = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.version.cuda
     facts = {"torch": torch.__version__, "cuda": cuda, "driver": cards[0].rpartition(", ")[2], "hidden": hidden}
-    mend = "fresh {where}" if where != "local" else "old driver local" if cuda else "cpu torch local"
     reason = "old driver" if cuda else "cpu torch"
-    first = (hidden or "").split(",")[0].strip()
-    if (
-        cuda
-        and hidden is not None
-        and first not in map(str, range(len(cards)))
-        and not first.startswith(("GPU", "MIG"))
-    ):
-        reason = "hidden gpu"
-    told = _say(reason, **facts, place=_say(mend.format(where=where), **facts))
-    return _say("no torch gpu", vram_gb=vram_gb, card=cards[0], reason=told)
+    if cuda and hidden is not None:
+        first = hidden.split(",")[0].strip()
+        if not (first.startswith(("GPU", "MIG")) or first in map(str, range(len(cards)))):
+            reason = "hidden gpu"
+    where = platform_name()
+    mend = f"{reason} local" if where == "local" else f"fresh {where}"
+    place = "" if reason == "hidden gpu" else say(WORDS, mend, language, **facts)
+    return say(WORDS, reason, language, **facts, place=place)
 
 
 def _disk_problems(disk_gb: float, written: float, where: str) -> list[str]:
@@ -369,9 +370,9 @@ def _vllm_problems() -> list[str]:
     return []
 
 
-def say(words: Words, what: str, **facts: object) -> str:
+def say(words: Words, what: str, in_language: str | None = None, **facts: object) -> str:
     """The text `what` of a table of texts, in the notebook's language, with `facts` in its fields."""
-    return words[language()][what].format(**facts)
+    return words[in_language or language()][what].format(**facts)
 
 
 _say = partial(say, WORDS)

@@ -105,9 +105,11 @@ class Hub(BaseHTTPRequestHandler):
         return self.answer({"error": "gated"}, 403 if token else 401, {"X-Error-Code": "GatedRepo"})
 
     def lead_elsewhere(self, commit: str, name: str, content: bytes) -> bool:
-        """To where large files are kept, as the Hub does."""
+        """To another host, where large files are kept, as the Hub does."""
         headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{etag(content)}"'}
-        return self.answer(b"", 302, headers | {"Location": f"{self.server.url}/elsewhere/{name}"})
+        return self.answer(
+            b"", 302, headers | {"Location": f"http://localhost:{self.server.server_port}/elsewhere/{name}"}
+        )
 
     def modelscope(self, path: str, asked: dict[str, list[str]]) -> bool:
         """What ModelScope's client asks for a listing and for files."""

@@ -57,7 +57,7 @@ def colab(tmp_path_factory):
     return site
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def uv():
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return shutil.which("uv", path=folders) or pytest.skip("uv is not installed: make setup")

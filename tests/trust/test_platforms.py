@@ -1,4 +1,4 @@
-"""What stops a lesson on a machine that nobody prepared, told before anything is downloaded and in the notebook's language."""
+"""What stops a lesson on a machine that nobody prepared: told before a download, in the notebook's language."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ UNSET = dict.fromkeys(PLATFORMS, ("Unset it, or name a GPU that is there", "请�
 VLLM_OUT = dict.fromkeys(PLATFORMS, ("Or set FAST_INFERENCE = False", "或者设 FAST_INFERENCE = False"))
 VLLM_IN = dict.fromkeys(PLATFORMS, (f"!pip install vllm=={runtime.VLLM}", f"!pip install vllm=={runtime.VLLM}"))
 
-# What is wrong; the machine; what the lesson asks for; facts that the text names in either language; the mend by platform.
+# What is wrong; the machine; what the lesson asks for; facts named in either language; the mend by platform.
 REFUSED = {
     "no GPU": ({}, {"vram_gb": 12}, ["12 GB"], GPU_MENDS),
     "a GPU that is too small": ({"gpu": T4}, {"vram_gb": 24}, ["24 GB", "Tesla T4", "14.7 GB"], SMALLER),

@@ -35,6 +35,7 @@ from nbclient import NotebookClient
 
 from helpers import checkup, export, hub, runtime, serve, tracking
 from tests import hub_server
+from tests.platform_modules import write
 from tools.lessons import ROOT, load_course
 
 pytestmark = [pytest.mark.secrets, pytest.mark.notebook]  # three real kernels: longer than the inner loop should be
@@ -167,29 +168,6 @@ def open_hub() -> ThreadingHTTPServer:
 
 # --- An executed notebook ---------------------------------------------------------------------------------------------
 
-MODULES = {
-    "google/colab/__init__.py": "",
-    "google/colab/userdata.py": """
-import json, os
-class SecretNotFoundError(Exception): pass
-class NotebookAccessError(Exception): pass
-def get(name):
-    secrets = json.load(open(os.environ["VAULT"]))
-    if name not in secrets:
-        raise SecretNotFoundError(name)
-    return secrets[name]
-""",
-    "kaggle_secrets.py": """
-import json, os
-class BackendError(Exception): pass
-class UserSecretsClient:
-    def get_secret(self, label):
-        secrets = json.load(open(os.environ["VAULT"]))
-        if label not in secrets:
-            raise BackendError(f"No user secrets exist for label {label}")
-        return secrets[label]
-""",
-}
 # Says what it was started with, as a server does, and asks for the key; `dies` says more than it should.
 VLLM = """
 import json, os, sys
@@ -278,9 +256,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 def execute(platform: str, folder: Path) -> dict[str, Any]:
     """Run the cells as on `platform`: each cell's outputs, the folder with all that was written, what services saw."""
     modules, written = folder / "modules", folder / "written"
-    for name, source in MODULES.items():
-        (modules / name).parent.mkdir(parents=True, exist_ok=True)
-        (modules / name).write_text(source, encoding="utf-8")
+    write(modules)
     for name in ("home", "work", "ipython", "jupyter"):
         (written / name).mkdir(parents=True)
     vllm = folder / "vllm"

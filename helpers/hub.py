@@ -87,6 +87,12 @@ WORDS: Words = {
         "in the very first cell, restart the session, and run all.",
         "no client": "{name!r} from ModelScope needs its client. In a cell: !pip install modelscope",
         "modelscope": "{name!r} could not be fetched from ModelScope: {error}. Check the name and the network.",
+        "no data": "Data set {name!r} could not be loaded from the Hugging Face Hub: {error}\nCheck the spelling "
+        "and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), or name a file instead, for "
+        "example {file}.",
+        "no data file": "{file} of the data set {name!r} could not be loaded from the Hugging Face Hub ({error}). "
+        "Check the spelling and the network (in mainland China set HF_ENDPOINT to a mirror and restart), or name a "
+        "file of your own.",
         "no list": "{where} cannot be reached ({error}): listing data_samples/ instead.",
     },
     "zh": {
@@ -127,6 +133,10 @@ WORDS: Words = {
         "重启会话，再全部运行。",
         "no client": "从 ModelScope 下载 {name!r} 要先装它的客户端。在一格里运行：!pip install modelscope",
         "modelscope": "{name!r} 没能从 ModelScope 下载：{error}。请检查名字和网络。",
+        "no data": "数据集 {name!r} 没能从 Hugging Face Hub 加载：{error}\n请检查拼写和网络"
+        "（在中国大陆：把 HF_ENDPOINT 设成镜像站并重启），或者改用文件，比如 {file}。",
+        "no data file": "数据集 {name!r} 里的 {file} 没能从 Hugging Face Hub 加载（{error}）。请检查拼写和网络"
+        "（在中国大陆：把 HF_ENDPOINT 设成镜像站并重启），或者改用自己的文件。",
         "no list": "{where} 连不上（{error}）：改为列出 data_samples/ 里的文件。",
     },
 }
@@ -171,9 +181,7 @@ def check_model(name: str, source: str = "huggingface") -> None:
         return  # its files are looked at when it is loaded
     repository, revision = _on_a_hub(name, source)
     if source == "modelscope":
-        pinned = {"revision": revision} if revision else {}
-        listed = _from_modelscope(name, lambda client: client.HubApi().get_model_files(repository, **pinned))
-        files = [file["Path"] for file in listed]
+        files = _files_on_modelscope(repository, revision)
         _expect_model(name, files)
         if repository not in READ_AS_DATA:
             _refuse_pickles(name, files)
@@ -242,7 +250,7 @@ def check_safe(folder: str | Path) -> None:
     """
     folder = Path(folder)
     if hub_name(str(folder)) not in READ_AS_DATA:
-        _refuse_pickles(str(folder), [path.name for path in folder.iterdir()])
+        _refuse_pickles(str(folder), _names(folder))
     _refuse_code(str(folder), folder / "config.json")
     adapter = folder / "adapter_config.json"
     base = _facts(adapter).get("base_model_name_or_path") if adapter.is_file() else None
@@ -256,8 +264,9 @@ def find_datasets(search: str, limit: int = 5, api: HfApi | None = None) -> list
     """Data sets on the Hub whose name has `search` in it, most downloaded first: what to compare before you choose.
 
     One row each: `name`, `rows` (the size class that its card states), `languages`, `licence`, `downloads` (of the last
-    30 days), `changed`, `gated`; "?" where the card says nothing, and an unstated licence is no permission. When the Hub
-    cannot be reached, that is printed, and the files of `data_samples/` whose name has `search` in it are listed instead.
+    30 days), `changed`, `gated`; "?" where the card says nothing, and an unstated licence is no permission. When the
+    Hub cannot be reached, that is printed, and the files of `data_samples/` whose name has `search` in it are listed
+    instead.
     """
     from huggingface_hub import HfApi, constants
 
@@ -304,7 +313,7 @@ def _samples(search: str) -> list[dict[str, str]]:
 
 
 def _folder(path: Path) -> str:
-    _expect_model(path, [file.name for file in path.iterdir()])
+    _expect_model(path, _names(path))
     check_safe(path)
     return str(path)
 
@@ -352,6 +361,8 @@ def _is_any(file: str, patterns: Iterable[str]) -> bool:
 
 
 def _huggingface(name: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
     fetched = _asked_hub(name, revision)
     if name in READ_AS_DATA:  # as it is: no service outside is to be asked for a converted copy
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -364,8 +375,6 @@ def _huggingface(name: str, revision: str | None) -> str:
     left = [] if name in READ_AS_DATA else [*PICKLES]
     # Other frameworks' copies of the same weights would only cost time and disk.
     left += ["*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "openvino/*", "original/*"]
-    from huggingface_hub import snapshot_download
-
     with _told(name, revision):
         folder = snapshot_download(name, revision=revision, ignore_patterns=left)
     say_commit(f"{name}@{revision}", folder)
@@ -481,23 +490,40 @@ def without_login(address: str) -> str:
 
 
 def _modelscope(name: str, revision: str | None) -> str:
-    pinned = {"revision": revision} if revision else {}
-    folder = Path(_from_modelscope(name, lambda client: client.snapshot_download(name, **pinned)))
+    folder = _asked_modelscope(
+        name, revision, lambda client, *what, **how: Path(client.snapshot_download(*what, **how))
+    )
     # What is no ModelScope may answer with nothing, which its client takes for an empty model.
-    _expect_model(folder, [path.name for path in folder.iterdir()])
+    _expect_model(folder, _names(folder))
     if name not in READ_AS_DATA:
         check_safe(folder)
     return str(folder)
 
 
-def _from_modelscope(name: str, ask: Callable[[ModuleType], Any]) -> Any:
-    """What ModelScope's client answers about this model."""
+def _files_on_modelscope(name: str, revision: str | None) -> list[str]:
+    def ask(client: ModuleType, *what: str, **how: str) -> list[str]:
+        return [file["Path"] for file in client.HubApi().get_model_files(*what, **how)]
+
+    return _asked_modelscope(name, revision, ask, _names)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _asked_modelscope(
+    name: str, revision: str | None, ask: Callable[..., Any], of_cache: Callable[[Path], Any] = lambda folder: folder
+) -> Any:
+    """What `ask` gets of ModelScope's client; without an answer, `of_cache` of the model's folder in its cache."""
     try:
         import modelscope
     except ImportError:
         raise ModelNotFound(_say("no client", name=name)) from None
+    pinned = {"revision": revision} if revision else {}
     try:
-        return ask(modelscope)
+        return ask(modelscope, name, **pinned)
     except Exception as error:  # the client raises requests', its own and OS errors alike
+        with suppress(Exception):
+            return of_cache(Path(modelscope.snapshot_download(name, local_files_only=True, **pinned)))
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelNotFound(_say("modelscope", name=name, error=reason[:300])) from None

@@ -180,6 +180,9 @@ def test_a_model_comes_whole_from_modelscope_by_one_parameter(mirror, model, cli
     assert {path.split("?")[0] for _, path, _ in mirror.asked} >= {
         "/api/v1/models/course/nano/repo/files", "/api/v1/models/course/nano/repo",
     }  # fmt: skip
+    # What is here already needs no ModelScope.
+    mirror.refuses = 403
+    assert scope(client, tmp_path, name, mirror.url)[0] == found
 
 
 @pytest.mark.index

@@ -18,7 +18,7 @@ import pytest
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
 
-from helpers import checkup, hub, launch, platform_setup, runtime
+from helpers import checkup, data, hub, launch, llamafactory, platform_setup, runtime
 from tests import hub_server
 from tools.build import notebook
 from tools.lessons import ROOT, load_course
@@ -676,6 +676,31 @@ def test_kaggles_token_is_found_where_kaggle_keeps_it(endpoint, monkeypatch):
     client = lambda: SimpleNamespace(get_secret=lambda name: SECRET)
     monkeypatch.setitem(sys.modules, "kaggle_secrets", SimpleNamespace(UserSecretsClient=client))
     hub.check_model("me/gated")
+
+
+LOADERS_OF_DATA = {
+    "rows": (lambda folder: data.load_alpaca("someone/rows"), "'someone/rows'", "data_samples/alpaca_en.json"),
+    "texts": (lambda folder: data.load_corpus("someone/texts", limit=5), "'someone/texts'", "data_samples/general_en.jsonl"),
+    "a file": (lambda folder: llamafactory.first_rows("someone/rows:train.json", folder, 5), "'someone/rows'", "train.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("what", LOADERS_OF_DATA)
+def test_data_that_cannot_be_had_are_told_in_the_notebooks_language(endpoint, monkeypatch, tmp_path, what, language):
+    load, name, file = LOADERS_OF_DATA[what]
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    monkeypatch.setattr("helpers.data.rows.load_dataset", unplugged)
+    monkeypatch.setattr("helpers.data.corpus.load_dataset", unplugged)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unplugged)
+    with pytest.raises(data.DataError) as caught:
+        load(tmp_path)
+    text = one_text(caught, language)
+    assert name in text and file in text and "HF_ENDPOINT" in text
+
+
+def unplugged(*_, **__):
+    raise ConnectionError("no route")
 
 
 def test_what_is_here_already_needs_no_hub(endpoint, monkeypatch, tmp_path):

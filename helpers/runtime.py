@@ -293,7 +293,8 @@ def require(
         problems.append(_say("small gpu", vram_gb=vram_gb, name=here.name, has=here.vram_gb))
     if vllm:
         problems += _vllm_problems()
-    problems += _disk_problems(disk_gb, written, where)
+    for folder, need, free in lacking_disk(disk_gb, written):
+        problems.append(_say("disk", disk_gb=need, folder=folder, free=free, place=_say(f"disk {where}")))
     if problems and where == "local":
         problems.append(_say("small model"))
     if problems := _session_problems(unsloth) + problems:
@@ -344,20 +345,20 @@ def why_unseen(cards: Sequence[str], language: str | None = None) -> str:
     return say(WORDS, reason, language, **facts, place=place)
 
 
-def _disk_problems(disk_gb: float, written: float, where: str) -> list[str]:
-    """Which disk has too little room for its part, and the mend."""
+def lacking_disk(disk_gb: float, written: float = 0.25, own: Path | None = None) -> list[tuple[Path, float, float]]:
+    """Each disk with too little room for its part of `disk_gb`: a folder on it, GB needed and GB free.
+
+    The share `written` is what a lesson writes into `own` (the course's folder), the rest goes into the Hub's cache.
+    """
     if not disk_gb > 0:
         return []
-    own, cache = _storage()
+    own, cache = _storage(own or root())
     used = {folder: shutil.disk_usage(folder) for folder in (own, cache)}
     needs = {own: disk_gb * written, cache: disk_gb * (1 - written)}
     if used[own].total == used[cache].total:  # one disk
         needs = {own: disk_gb}
-    return [
-        _say("disk", disk_gb=need, folder=folder, free=used[folder].free / GB, place=_say(f"disk {where}"))
-        for folder, need in needs.items()
-        if used[folder].free / GB < need
-    ]
+    free = {folder: usage.free / GB for folder, usage in used.items()}
+    return [(folder, need, free[folder]) for folder, need in needs.items() if free[folder] < need]
 
 
 def _vllm_problems() -> list[str]:
@@ -378,11 +379,11 @@ def say(words: Words, what: str, in_language: str | None = None, **facts: object
 _say = partial(say, WORDS)
 
 
-def _storage() -> list[Path]:
+def _storage(own: Path) -> list[Path]:
     """The folders that a lesson fills: its own, and the Hub's cache (their nearest existing parents)."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home).expanduser()
-    return [next(p for p in (f, *f.parents) if p.exists()) for f in (root(), cache.absolute())]
+    return [next(p for p in (f, *f.parents) if p.exists()) for f in (own, cache.absolute())]
 
 
 def _colab_secret(name: str) -> str | None:

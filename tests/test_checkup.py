@@ -124,12 +124,24 @@ def test_fits_or_not(tiny, monkeypatch):
 
     def verdict(vram, disk):
         monkeypatch.setattr(runtime, "gpu", lambda: runtime.Gpu("card", vram, (8, 0)))
-        monkeypatch.setattr(
-            "helpers.catalog.shutil.disk_usage", lambda at: types.SimpleNamespace(free=disk * runtime.GB)
-        )
+        usage = types.SimpleNamespace(total=100 * runtime.GB, free=disk * runtime.GB)
+        monkeypatch.setattr(runtime.shutil, "disk_usage", lambda at: usage)
         (row,) = against_this_machine("en", Path(tiny.root))
         return row["here"]
 
     assert verdict(12, 30) == "fits"
     assert verdict(11.9, 30).startswith("GPU too small (12 GB)")
     assert verdict(80, 29).startswith("disk too full (29 GB free)")
+
+
+def test_kaggles_small_folder_need_not_hold_the_downloads(tiny, monkeypatch):
+    facts = tiny.root / "lessons/01_tiny/lesson.toml"
+    needs = re.sub(r"\[needs\][^\[]*", "[needs]\nvram_gb = 0\ndisk_gb = 40\n\n", facts.read_text("utf-8"))
+    facts.write_text(needs, "utf-8")
+    monkeypatch.setenv("HF_HOME", "/")
+    large = types.SimpleNamespace(total=8000 * runtime.GB, free=60 * runtime.GB)
+    for total, free, here in ((19.5, 10, "fits"), (19.5, 9, "disk too full (9 GB free)"), (8000, 60, "fits")):
+        own = types.SimpleNamespace(total=total * runtime.GB, free=free * runtime.GB)
+        monkeypatch.setattr(runtime.shutil, "disk_usage", lambda at, own=own: large if at == Path("/") else own)
+        (row,) = against_this_machine("en", Path(tiny.root))
+        assert row["here"].startswith(here)

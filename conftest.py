@@ -8,12 +8,13 @@ import time
 
 import pytest
 
-COUNTED = {
+COUNTED = {  # by mark
     "bad_input": "bad input",
     "interruption": "interruptions",
+    "platforms": "platforms",
     "secrets": "secrets and safety",
     "soak": "soak",
-}  # by mark
+}
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ def lessons(root: Path | None = None) -> list[dict[str, Any]]:
 def against_this_machine(language: str = "en", root: Path | None = None) -> list[dict[str, str]]:
     """One row a lesson: what it needs, how long it takes, and whether it fits here as it stands or trimmed."""
     words, here = WORDS[language], runtime.gpu()
-    free = shutil.disk_usage(root or runtime.root()).free / runtime.GB
     rows = []
     for lesson in lessons(root):
         needs, minutes = lesson["needs"], lesson["minutes"]
@@ -48,8 +46,8 @@ def against_this_machine(language: str = "en", root: Path | None = None) -> list
             verdict = trimmed
         elif here and here.vram_gb < needs["vram_gb"]:
             verdict = words["vram"].format(have=here.vram_gb, trimmed=trimmed)
-        elif free < needs["disk_gb"]:
-            verdict = words["disk"].format(have=free, trimmed=trimmed)
+        elif lacking := runtime.lacking_disk(needs["disk_gb"], own=root):
+            verdict = words["disk"].format(have=lacking[0][2], trimmed=trimmed)
         cells = (
             f"{lesson['number']} {lesson['title'][language]}",
             f"{needs['vram_gb']} GB" if needs["vram_gb"] else "–",

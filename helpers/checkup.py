@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -44,7 +43,6 @@ WORDS: dict[str, dict[str, str]] = {
         "gpu none": "none",
         "gpu without": "trimmed lessons run here; for real models open a notebook in Colab or Kaggle",
         "gpu blind": "{card}; torch {torch} does not see it",
-        "gpu driver": "update the NVIDIA driver to one for CUDA {cuda}, or install a torch for your driver",
         "gpu seen": "{card}, {free:.1f} of {total:.1f} GB free, compute capability {major}.{minor}, {kind}",
         "gpu held": "another program or notebook holds the rest: end it, or lower BATCH_SIZE",
         "speed seen": "{speed:,.2f} TFLOP/s in {kind} on the {device}",
@@ -82,7 +80,6 @@ WORDS: dict[str, dict[str, str]] = {
         "gpu none": "没有",
         "gpu without": "精简版在这里就能跑；要跑真模型，去 Colab 或 Kaggle 打开笔记本",
         "gpu blind": "{card}；torch {torch} 看不到它",
-        "gpu driver": "把 NVIDIA 驱动升级到支持 CUDA {cuda} 的版本，或者装一个适配现有驱动的 torch",
         "gpu seen": "{card}，显存 {total:.1f} GB，空闲 {free:.1f} GB，计算能力 {major}.{minor}，{kind}",
         "gpu held": "其余的被别的程序或笔记本占着：关掉它，或者调小 BATCH_SIZE",
         "speed seen": "{device} 上用 {kind} 算：{speed:,.2f} TFLOP/s",
@@ -197,17 +194,14 @@ def writing(folder: Path, language: Language = "en", megabytes: int = 64) -> Fin
 def gpu(language: Language = "en") -> Finding:
     """Through nvidia-smi and then torch, so that a driver without a usable torch is told apart."""
     words = WORDS[language]
-    try:
-        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        shown = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        card = shown.strip().splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
+    if not (cards := runtime.listed_gpus()):
         return Finding("GPU", "note", words["gpu none"], words["gpu without"])
     import torch
 
+    card = cards[0]
     if not torch.cuda.is_available():
         seen = words["gpu blind"].format(card=card, torch=torch.__version__)
-        return Finding("GPU", "bad", seen, words["gpu driver"].format(cuda=torch.version.cuda))
+        return Finding("GPU", "bad", seen, runtime.why_unseen(cards, language))
     free, total = (size / runtime.GB for size in torch.cuda.mem_get_info(0))
     major, minor = runtime.gpu().capability
     kind = str(runtime.dtype()).removeprefix("torch.")

@@ -6,17 +6,21 @@ A model or a data set on a hub may be named with a revision, `owner/name@revisio
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from helpers import runtime
-from helpers.runtime import Stop, root
+from helpers.runtime import Stop, Words, root
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,6 +38,109 @@ READ_AS_DATA = (
     "bigscience/bloomz-7b1",
     "bigscience/bloomz-1b7",
 )
+PATIENCE = 10  # seconds for the Hub to answer at all
+# Numbers of the errors of a disk, which the Hub's client hands on like those of the network.
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+WORDS: Words = {
+    "en": {
+        "no folder": "Model folder {name!r} not found (looked from {here}). Check the name in the parameters cell; "
+        "if another lesson makes this folder, run that lesson first.",
+        "source": "Unknown source {source!r} for {name!r}: use 'huggingface' or 'modelscope'.",
+        "no model folder": "{name} holds no config.json and no adapter_config.json: it is no model folder.",
+        "base gone": "{name} is an adapter on {base}, which is not there any more. Put the model back, or write "
+        "where it is (or its name on the Hub) into 'base_model_name_or_path' of {adapter}.",
+        "pickle": "{name} has its weights only as a pickle ({files}), and a pickle can hold a program that runs "
+        "when it is loaded. Nothing of it was loaded. Choose a model with *.safetensors files; often another "
+        "revision has them ('owner/name@refs/pr/1', see the discussions on its page). Or convert it with "
+        "transformers or PEFT, which read it as data: from_pretrained(…), then save_pretrained('converted').",
+        "code": "{name} is a model of its own Python code (model_type {kind!r}), which would run on this machine "
+        "(trust_remote_code). The course does not do that. Choose a model that transformers knows.",
+        "no JSON": "{name} is not JSON ({error}). Download or save the model again.",
+        "no object": "{name} is a JSON {kind}, not an object. Download or save the model again.",
+        "instead": "or set MODEL to a folder, or to 'nano/qwen2', which needs no network.",
+        "no name": "{name!r} is no model name. Hub names look like 'owner/model'. Check MODEL, {instead}",
+        "gated": "{name!r} is gated: accept its licence on https://huggingface.co/{name} and set the secret HF_TOKEN "
+        "({place}), {instead}",
+        "gated for you": "{name!r} is gated, and the account of the token in HF_TOKEN has no access: accept its "
+        "licence on https://huggingface.co/{name} with that account (some models are granted after a while), or "
+        "take a token that may read gated repositories, {instead}",
+        "token": "{where} does not know the token in the secret HF_TOKEN: it was deleted, has expired, or was not "
+        "copied whole. Make one on https://huggingface.co/settings/tokens and set it ({place}), {instead}",
+        "no revision": "{name!r} has no revision {revision!r}. Look under 'Files and versions' on its page for a "
+        "commit, or name the model without @{revision}.",
+        "no model": "The Hub has no model {name!r} (or it is private: set HF_TOKEN). Check MODEL, {instead}",
+        "unreachable": "{name!r} is not downloaded yet and {where} cannot be reached. Check the name and the "
+        "network (in mainland China: HF_ENDPOINT set to a mirror, or source 'modelscope'), {instead}",
+        "kaggle offline": "On Kaggle, switch on Settings > Internet.",
+        "no hub": "{name!r} is not downloaded yet, and what answers at {where} is no hub: a sign-in page of this "
+        "network, perhaps, or an HF_ENDPOINT that is not the address of a mirror. Open it in a browser, {instead}",
+        "hub trouble": "{name!r} is not downloaded yet, and {where} answers with an error ({code}). Wait a little "
+        "and run this cell again, or choose another HF_ENDPOINT and restart the session, {instead}",
+        "no address": "HF_ENDPOINT is {where!r}, which is no address. Write it whole, as in "
+        "'https://huggingface.co', in the very first cell, and restart the session.",
+        "offline": "{name!r} is not downloaded yet, and HF_HUB_OFFLINE forbids to ask the Hub. Unset it and restart "
+        "the session, {instead}",
+        "not written": "{name!r} could not be written to {cache}: {error}. Make room there, or point HF_HOME at a "
+        "folder where there is, and restart the session.",
+        "no nano": "There is no nano model {name!r}. There are: {names}.",
+        "late endpoint": "HF_ENDPOINT is {wanted} now, but this session asks {where}: it was set too late. Set it "
+        "in the very first cell, restart the session, and run all.",
+        "no client": "{name!r} from ModelScope needs its client. In a cell: !pip install modelscope",
+        "modelscope": "{name!r} could not be fetched from ModelScope: {error}. Check the name and the network.",
+        "no data": "Data set {name!r} could not be loaded from the Hugging Face Hub: {error}\nCheck the spelling "
+        "and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), or name a file instead, for "
+        "example {file}.",
+        "no data file": "{file} of the data set {name!r} could not be loaded from the Hugging Face Hub ({error}). "
+        "Check the spelling and the network (in mainland China set HF_ENDPOINT to a mirror and restart), or name a "
+        "file of your own.",
+        "no list": "{where} cannot be reached ({error}): listing data_samples/ instead.",
+    },
+    "zh": {
+        "no folder": "找不到模型文件夹 {name!r}（从 {here} 找起）。请检查参数那一格里的名字；如果它是另一课做出来的，请先跑那一课。",
+        "source": "{name!r} 的来源 {source!r} 不认识：应为 'huggingface' 或 'modelscope'。",
+        "no model folder": "{name} 里既没有 config.json，也没有 adapter_config.json，不是模型文件夹。",
+        "base gone": "{name} 是 {base} 的适配器，而那个模型已经不在了。请把模型放回去，"
+        "或者把它现在的位置（或它在 Hub 上的名字）写进 {adapter} 的 'base_model_name_or_path'。",
+        "pickle": "{name} 的权重只有 pickle 格式（{files}），而 pickle 里可能藏着一加载就会运行的程序，所以什么都没加载。"
+        "请换一个带 *.safetensors 的模型；它的别的版本里往往就有（'owner/name@refs/pr/1'，见模型页面的讨论区）。"
+        "也可以用 transformers 或 PEFT 转换，它们只把它当数据读：from_pretrained(…)，再 save_pretrained('converted')。",
+        "code": "{name} 要靠它自带的 Python 代码才能加载（model_type {kind!r}），这段代码会在这台机器上运行"
+        "（trust_remote_code）。本课程不这样做。请换一个 transformers 认识的模型。",
+        "no JSON": "{name} 不是合法的 JSON（{error}）。请重新下载或重新保存这个模型。",
+        "no object": "{name} 里的 JSON 是 {kind}，不是对象。请重新下载或重新保存这个模型。",
+        "instead": "或者把 MODEL 设成一个文件夹，或设成不用联网的 'nano/qwen2'。",
+        "no name": "{name!r} 不是模型名。Hub 上的名字形如 'owner/model'。请检查 MODEL，{instead}",
+        "gated": "{name!r} 需要授权：请到 https://huggingface.co/{name} 同意许可协议，再设置密钥 HF_TOKEN（{place}），{instead}",
+        "gated for you": "{name!r} 需要授权，而 HF_TOKEN 那个账号还没有权限：请用这个账号到 https://huggingface.co/{name} "
+        "同意许可协议（有的模型要等作者审批），或者换一个能读受限仓库的令牌，{instead}",
+        "token": "{where} 不认密钥 HF_TOKEN 里的令牌：可能已删除、过期，或者没复制全。"
+        "请到 https://huggingface.co/settings/tokens 新建一个再设置（{place}），{instead}",
+        "no revision": "{name!r} 没有 {revision!r} 这个版本。请在模型页面的 Files and versions 里找一个提交号，"
+        "或者去掉名字后面的 @{revision}。",
+        "no model": "Hub 上没有模型 {name!r}（也可能是私有的：请设置 HF_TOKEN）。请检查 MODEL，{instead}",
+        "unreachable": "{name!r} 还没有下载，而 {where} 连不上。请检查名字和网络（在中国大陆：把 HF_ENDPOINT 设成镜像站，"
+        "或者把来源设成 'modelscope'），{instead}",
+        "kaggle offline": "在 Kaggle 上请打开 Settings > Internet。",
+        "no hub": "{name!r} 还没有下载，而 {where} 那边应答的不是 Hub：可能是这个网络的登录页，"
+        "也可能 HF_ENDPOINT 填的不是镜像站地址。用浏览器打开看看，{instead}",
+        "hub trouble": "{name!r} 还没有下载，而 {where} 返回了错误（{code}）。请稍等一会儿再跑这一格，"
+        "或者换一个 HF_ENDPOINT 并重启会话，{instead}",
+        "no address": "HF_ENDPOINT 是 {where!r}，不是一个网址。请在最前面一格里写全，形如 'https://huggingface.co'，再重启会话。",
+        "offline": "{name!r} 还没有下载，而 HF_HUB_OFFLINE 不让联网。请取消这个变量并重启会话，{instead}",
+        "not written": "{name!r} 写不进 {cache}：{error}。请在那里腾点地方，或者让 HF_HOME 指向有空间的文件夹，再重启会话。",
+        "no nano": "没有叫 {name!r} 的纳米模型。有这些：{names}。",
+        "late endpoint": "HF_ENDPOINT 现在是 {wanted}，但这个会话用的是 {where}：设得太晚了。请放到最前面一格里设置，"
+        "重启会话，再全部运行。",
+        "no client": "从 ModelScope 下载 {name!r} 要先装它的客户端。在一格里运行：!pip install modelscope",
+        "modelscope": "{name!r} 没能从 ModelScope 下载：{error}。请检查名字和网络。",
+        "no data": "数据集 {name!r} 没能从 Hugging Face Hub 加载：{error}\n请检查拼写和网络"
+        "（在中国大陆：把 HF_ENDPOINT 设成镜像站并重启），或者改用文件，比如 {file}。",
+        "no data file": "数据集 {name!r} 里的 {file} 没能从 Hugging Face Hub 加载（{error}）。请检查拼写和网络"
+        "（在中国大陆：把 HF_ENDPOINT 设成镜像站并重启），或者改用自己的文件。",
+        "no list": "{where} 连不上（{error}）：改为列出 data_samples/ 里的文件。",
+    },
+}
+_say = partial(runtime.say, WORDS)
 
 
 class ModelNotFound(Stop, ValueError):
@@ -55,19 +162,50 @@ def resolve_model(name: str, source: str = "huggingface") -> str:
     Raises ModelNotFound, and UnsafeModel where the weights are a pickle alone, or the model is Python code of its own.
     """
     if name.startswith(NANO):
-        from helpers import nano
-
-        return str(nano.build(name))
+        return str(_known_nano(name).build(name))
     if Path(name).is_dir():
         return _folder(Path(name).resolve())
+    repository, revision = _on_a_hub(name, source)
+    return _modelscope(repository, revision) if source == "modelscope" else _huggingface(repository, revision)
+
+
+def check_model(name: str, source: str = "huggingface") -> None:
+    """Raise ModelNotFound for a model that `resolve_model` could not give, having fetched no weights and built nothing.
+
+    Imports neither transformers nor torch, so it may come before Unsloth; what needs them waits for `resolve_model`.
+    """
+    if name.startswith(NANO):
+        _known_nano(name)
+        return
+    if Path(name).is_dir():
+        return  # its files are looked at when it is loaded
+    repository, revision = _on_a_hub(name, source)
+    if source == "modelscope":
+        files = _files_on_modelscope(repository, revision)
+        _expect_model(name, files)
+        if repository not in READ_AS_DATA:
+            _refuse_pickles(name, files)
+    else:
+        _asked_hub(repository, revision)
+
+
+def _known_nano(name: str) -> ModuleType:
+    """`helpers.nano`, which knows this nano model."""
+    from helpers import nano
+
+    if name not in nano.NANO:
+        raise ModelNotFound(_say("no nano", name=name, names=", ".join(nano.NANO)))
+    return nano
+
+
+def _on_a_hub(name: str, source: str) -> tuple[str, str | None]:
+    """The repository and the revision of a name that must be one on a hub."""
     repository, revision = split_revision(name)
     if name.startswith(("/", "./", "../", "~")) or repository.count("/") > 1:
-        raise ModelNotFound(f"Model folder {name!r} not found (looked from {Path.cwd()}). Check MODEL.")
-    if source == "modelscope":
-        return _modelscope(repository, revision)
-    if source == "huggingface":
-        return _huggingface(repository, revision)
-    raise ModelNotFound(f"Unknown source {source!r} for {name!r}: use 'huggingface' or 'modelscope'.")
+        raise ModelNotFound(_say("no folder", name=name, here=Path.cwd()))
+    if source not in ("huggingface", "modelscope"):
+        raise ModelNotFound(_say("source", name=name, source=source))
+    return repository, revision
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -99,7 +237,7 @@ def dataset_commit(repository: str, revision: str | None = None) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().dataset_info(repository, revision=revision, timeout=10).sha or ""
+        return HfApi().dataset_info(repository, revision=revision, timeout=PATIENCE).sha or ""
     except Exception:  # what this means for the data, whoever loads them will see
         return ""
 
@@ -112,16 +250,13 @@ def check_safe(folder: str | Path) -> None:
     """
     folder = Path(folder)
     if hub_name(str(folder)) not in READ_AS_DATA:
-        _refuse_pickles(str(folder), [path.name for path in folder.iterdir()])
+        _refuse_pickles(str(folder), _names(folder))
     _refuse_code(str(folder), folder / "config.json")
     adapter = folder / "adapter_config.json"
     base = _facts(adapter).get("base_model_name_or_path") if adapter.is_file() else None
     if isinstance(base, str) and Path(base).is_absolute():
         if not Path(base).is_dir():
-            raise ModelNotFound(
-                f"{folder} is an adapter on {base}, which is not there any more. Put the model back, or write where it "
-                f"is (or its name on the Hub) into 'base_model_name_or_path' of {adapter}."
-            )
+            raise ModelNotFound(_say("base gone", name=folder, base=base, adapter=adapter))
         check_safe(base)
 
 
@@ -129,8 +264,9 @@ def find_datasets(search: str, limit: int = 5, api: HfApi | None = None) -> list
     """Data sets on the Hub whose name has `search` in it, most downloaded first: what to compare before you choose.
 
     One row each: `name`, `rows` (the size class that its card states), `languages`, `licence`, `downloads` (of the last
-    30 days), `changed`, `gated`; "?" where the card says nothing, and an unstated licence is no permission. When the Hub
-    cannot be reached, that is printed, and the files of `data_samples/` whose name has `search` in it are listed instead.
+    30 days), `changed`, `gated`; "?" where the card says nothing, and an unstated licence is no permission. When the
+    Hub cannot be reached, that is printed, and the files of `data_samples/` whose name has `search` in it are listed
+    instead.
     """
     from huggingface_hub import HfApi, constants
 
@@ -138,7 +274,7 @@ def find_datasets(search: str, limit: int = 5, api: HfApi | None = None) -> list
         found = list((api or HfApi()).list_datasets(search=search, sort="downloads", limit=limit))
     except Exception as error:  # httpx's, the client's own and OS errors alike mean "no list"
         where = without_login(constants.ENDPOINT)
-        print(f"{where} cannot be reached ({type(error).__name__}): listing data_samples/ instead.")
+        print(_say("no list", where=where, error=type(error).__name__))
         return _samples(search)[:limit]
 
     def tagged(tags: list[str], kind: str) -> str:
@@ -177,10 +313,14 @@ def _samples(search: str) -> list[dict[str, str]]:
 
 
 def _folder(path: Path) -> str:
-    if not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
-        raise ModelNotFound(f"{path} holds no config.json and no adapter_config.json: it is no model folder.")
+    _expect_model(path, _names(path))
     check_safe(path)
     return str(path)
+
+
+def _expect_model(where: str | Path, files: Iterable[str]) -> None:
+    if not {"config.json", "adapter_config.json"} & set(files):
+        raise ModelNotFound(_say("no model folder", name=where))
 
 
 def _refuse_pickles(where: str, files: Iterable[str]) -> None:
@@ -192,12 +332,7 @@ def _refuse_pickles(where: str, files: Iterable[str]) -> None:
     pickles = sorted(file for file in files if _is_any(file, PICKLES) and not _is_any(file, NO_WEIGHTS))
     if pickles:
         shown = ", ".join(pickles[:3]) + (", …" if len(pickles) > 3 else "")
-        raise UnsafeModel(
-            f"{where} has its weights only as a pickle ({shown}), and a pickle can hold a program that runs when it is "
-            "loaded. Nothing of it was loaded. Choose a model with *.safetensors files; often another revision has "
-            "them ('owner/name@refs/pr/1', see the discussions on its page). Or convert it with transformers or PEFT, "
-            "which read it as data: from_pretrained(…), then save_pretrained('converted')."
-        )
+        raise UnsafeModel(_say("pickle", name=where, files=shown))
 
 
 def _refuse_code(where: str, config: Path) -> None:
@@ -208,21 +343,16 @@ def _refuse_code(where: str, config: Path) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if facts.get("model_type") not in CONFIG_MAPPING:
-        raise UnsafeModel(
-            f"{where} is a model of its own Python code (model_type {facts.get('model_type')!r}), which would run on "
-            "this machine (trust_remote_code). The course does not do that. Choose a model that transformers knows."
-        )
+        raise UnsafeModel(_say("code", name=where, kind=facts.get("model_type")))
 
 
 def _facts(path: Path) -> dict[str, object]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSON's and UTF-8's alike
-        raise ModelNotFound(f"{path} is not JSON ({error}). Download or save the model again.") from None
+        raise ModelNotFound(_say("no JSON", name=path, error=error)) from None
     if not isinstance(facts, dict):
-        raise ModelNotFound(
-            f"{path} is a JSON {type(facts).__name__}, not an object. Download or save the model again."
-        )
+        raise ModelNotFound(_say("no object", name=path, kind=type(facts).__name__))
     return facts
 
 
@@ -231,64 +361,109 @@ def _is_any(file: str, patterns: Iterable[str]) -> bool:
 
 
 def _huggingface(name: str, revision: str | None) -> str:
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
+
+    fetched = _asked_hub(name, revision)
+    if name in READ_AS_DATA:  # as it is: no service outside is to be asked for a converted copy
+        os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    if "config.json" in fetched:
+        _refuse_code(name, fetched["config.json"])
+    if not revision:
+        for path in fetched.values():
+            say_commit(name, path)
+        return name
+    left = [] if name in READ_AS_DATA else [*PICKLES]
+    # Other frameworks' copies of the same weights would only cost time and disk.
+    left += ["*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "openvino/*", "original/*"]
+    with _told(name, revision):
+        folder = snapshot_download(name, revision=revision, ignore_patterns=left)
+    say_commit(f"{name}@{revision}", folder)
+    return folder
+
+
+def _asked_hub(name: str, revision: str | None) -> dict[str, Path]:
+    """Ask the Hub whether this model can be had: its configuration's files, fetched; no weights.
+
+    Raises ModelNotFound, and UnsafeModel where the weights are a pickle alone.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
     _token_of_kaggle()
-    pinned = {"revision": revision} if revision else {}
-    instead = "or set MODEL to a folder, or to 'nano/qwen2', which needs no network."
-    fetched = {}
-    try:
+    fetched, pinned = {}, {"revision": revision} if revision else {}
+    with _told(name, revision):
         for file in ("config.json", "adapter_config.json"):
+            if not isinstance(try_to_load_from_cache(name, file, **pinned), str):
+                # Once: behind a closed network the download below would ask for a minute and a half.
+                with suppress(HfHubHTTPError):  # what the Hub itself has to say, the download will hear again
+                    get_hf_file_metadata(hf_hub_url(name, file, **pinned), timeout=PATIENCE)
             try:
                 fetched[file] = Path(hf_hub_download(name, file, **pinned))
                 break
             except RemoteEntryNotFoundError:
                 continue  # an adapter may have no config.json; what has neither, from_pretrained will judge
         files = _files_on_hub(name, revision, fetched)
-        if name not in READ_AS_DATA:
-            _refuse_pickles(name, files)
-        else:  # as it is: no service outside is to be asked for a converted copy
-            os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-        if "config.json" in fetched:
-            _refuse_code(name, fetched["config.json"])
-        if not revision:
-            for path in fetched.values():
-                say_commit(name, path)
-            return name
-        left = [] if name in READ_AS_DATA else [*PICKLES]
-        # Other frameworks' copies of the same weights would only cost time and disk.
-        left += ["*.h5", "*.msgpack", "*.gguf", "*.onnx", "onnx/*", "openvino/*", "original/*"]
-        folder = snapshot_download(name, revision=revision, ignore_patterns=left)
-    except HFValidationError:
-        raise ModelNotFound(f"{name!r} is no model name. Hub names look like 'owner/model'; {instead[3:]}") from None
-    except GatedRepoError:
-        raise ModelNotFound(
-            f"{name!r} is gated: accept its licence on https://huggingface.co/{name} and set the secret HF_TOKEN, {instead}"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelNotFound(
-            f"{name!r} has no revision {revision!r}. Look under 'Files and versions' on its page for a commit, or name "
-            f"the model without @{revision}."
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelNotFound(
-            f"The Hub has no model {name!r} (or it is private: set HF_TOKEN). Check MODEL, {instead}"
-        ) from None
-    except OSError:  # LocalEntryNotFoundError (nothing cached, no network) and what the network raises
-        where = without_login(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-        raise ModelNotFound(
-            f"{name!r} is not downloaded yet and {where} cannot be reached. Check the name and the network "
-            f"(in mainland China: HF_ENDPOINT set to a mirror, or source 'modelscope'), {instead}"
-        ) from None
-    say_commit(f"{name}@{revision}", folder)
-    return folder
+    if name not in READ_AS_DATA:
+        _refuse_pickles(name, files)
+    return fetched
+
+
+@contextmanager
+def _told(name: str, revision: str | None) -> Iterator[None]:
+    """Turn what the Hub's client raises into one ModelNotFound that says what to do."""
+    import httpx
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import (
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+        return
+    except (HFValidationError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = error
+    # What the client asks, whatever the environment says by now.
+    where = without_login(constants.ENDPOINT)
+    facts: dict[str, object] = {"name": name, "revision": revision, "where": where}
+    facts["place"] = runtime.say(runtime.WORDS, f"secret {runtime.platform_name()}")
+    # Nothing in the cache: what matters is why the Hub was of no help.
+    cause = (isinstance(reason, LocalEntryNotFoundError) and reason.__cause__) or reason
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else 0
+    more = []
+    if isinstance(reason, HFValidationError):
+        what = "no name"
+    elif isinstance(reason, GatedRepoError):
+        what = "gated for you" if get_token() else "gated"
+    elif isinstance(reason, RevisionNotFoundError):
+        what = "no revision"
+    elif isinstance(reason, RepositoryNotFoundError):
+        what = "no model"
+    elif status == 401:
+        what = "token" if get_token() else "no model"
+    elif isinstance(cause, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        what = "no address"
+    elif isinstance(cause, FileMetadataError) or status == 404:  # a hub says with its 404 what there is none of
+        what = "no hub"
+    elif isinstance(cause, OfflineModeIsEnabled):
+        what = "offline"
+    elif getattr(cause, "errno", None) in NOT_WRITTEN:
+        what, facts["cache"], facts["error"] = "not written", constants.HF_HUB_CACHE, cause
+    elif status:
+        what, facts["code"] = "hub trouble", status
+    else:
+        what = "unreachable"
+        more = [_say("kaggle offline")] if runtime.platform_name() == "kaggle" else []
+    wanted = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    if wanted and wanted != constants.ENDPOINT and what in ("unreachable", "no hub", "hub trouble", "no address"):
+        more = [_say("late endpoint", wanted=without_login(wanted), where=where)]
+    raise ModelNotFound("\n".join([_say(what, **facts, instead=_say("instead")), *more])) from None
 
 
 def _files_on_hub(name: str, revision: str | None, fetched: dict[str, Path]) -> list[str]:
@@ -296,7 +471,7 @@ def _files_on_hub(name: str, revision: str | None, fetched: dict[str, Path]) -> 
     from huggingface_hub import HfApi
 
     try:
-        return [file.rfilename for file in HfApi().model_info(name, revision=revision, timeout=10).siblings or []]
+        return [file.rfilename for file in HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings or []]
     except Exception:  # offline, or a mirror that serves files alone
         folders = {path.parent for path in fetched.values() if path.is_file()}
         return [path.name for folder in folders for path in folder.iterdir()]
@@ -315,16 +490,40 @@ def without_login(address: str) -> str:
 
 
 def _modelscope(name: str, revision: str | None) -> str:
-    try:
-        from modelscope import snapshot_download
-    except ImportError:
-        raise ModelNotFound(f"{name!r} from ModelScope needs its client: pip install modelscope") from None
-    try:
-        folder = Path(snapshot_download(name, **({"revision": revision} if revision else {})))
-    except Exception as error:  # the client raises requests', its own and OS errors alike
-        raise ModelNotFound(
-            f"{name!r} could not be fetched from ModelScope: {error}. Check the name and the network."
-        ) from None
-    if folder.is_dir() and name not in READ_AS_DATA:
+    folder = _asked_modelscope(
+        name, revision, lambda client, *what, **how: Path(client.snapshot_download(*what, **how))
+    )
+    # What is no ModelScope may answer with nothing, which its client takes for an empty model.
+    _expect_model(folder, _names(folder))
+    if name not in READ_AS_DATA:
         check_safe(folder)
     return str(folder)
+
+
+def _files_on_modelscope(name: str, revision: str | None) -> list[str]:
+    def ask(client: ModuleType, *what: str, **how: str) -> list[str]:
+        return [file["Path"] for file in client.HubApi().get_model_files(*what, **how)]
+
+    return _asked_modelscope(name, revision, ask, _names)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _asked_modelscope(
+    name: str, revision: str | None, ask: Callable[..., Any], of_cache: Callable[[Path], Any] = lambda folder: folder
+) -> Any:
+    """What `ask` gets of ModelScope's client; without an answer, `of_cache` of the model's folder in its cache."""
+    try:
+        import modelscope
+    except ImportError:
+        raise ModelNotFound(_say("no client", name=name)) from None
+    pinned = {"revision": revision} if revision else {}
+    try:
+        return ask(modelscope, name, **pinned)
+    except Exception as error:  # the client raises requests', its own and OS errors alike
+        with suppress(Exception):
+            return of_cache(Path(modelscope.snapshot_download(name, local_files_only=True, **pinned)))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelNotFound(_say("modelscope", name=name, error=reason[:300])) from None

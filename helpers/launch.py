@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +21,26 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.runtime import NotEnough, Stop, root, writing
+from helpers import runtime
+from helpers.runtime import NotEnough, Stop, Words, listed_gpus, root, say, writing
+
+WORDS: Words = {
+    "en": {
+        "cards colab": "{processes} processes want a GPU each, and here: {there}. Colab lends one; Kaggle lends two "
+        "(Settings > Accelerator > GPU T4 x2).",
+        "cards kaggle": "{processes} processes want a GPU each, and here: {there}. Choose two: Settings > "
+        "Accelerator > GPU T4 x2.",
+        "cards local": "{processes} processes want a GPU each, and here: {there}. Kaggle lends two (Settings > "
+        "Accelerator > GPU T4 x2). Or `course run 13`: the same lesson with a nano model and processes on the CPU.",
+    },
+    "zh": {
+        "cards colab": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。Colab 只给一块；"
+        "Kaggle 给两块（Settings > Accelerator > GPU T4 x2）。",
+        "cards kaggle": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。请选两块：Settings > Accelerator > GPU T4 x2。",
+        "cards local": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。Kaggle 给两块（Settings > Accelerator > GPU T4 "
+        "x2）。也可以 `course run 13 --lang zh`：同一课，用小模型，几个进程都在 CPU 上。",
+    },
+}
 
 ADDED = "  # +"
 """What marks a line of the script that is not in the notebook, or not so."""
@@ -227,28 +245,19 @@ def _told(log: str, lines: int = 25) -> str:
     return "\n".join(said[max(0, traceback) :].strip().splitlines()[-lines:])
 
 
-def gpus() -> int:
-    """How many NVIDIA GPUs this host has, asked without torch, so that no process of ours takes hold of one."""
-    if shutil.which("nvidia-smi") is None:
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return sum(line.startswith("GPU ") for line in listed.splitlines())
-
-
 def cards(processes: int, vram_gb: float = 0) -> list[str]:
     """Ids of one GPU for each process, for `on`; none when there are fewer, and the processes share the CPU.
 
     Two processes cannot share a GPU (NCCL refuses), and with `vram_gb` the CPU is no way out: NotEnough.
     """
     set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = [str(n) for n in range(gpus())] if set_here is None else [part for part in set_here.split(",") if part]
+    there = map(str, range(len(listed_gpus()))) if set_here is None else filter(None, set_here.split(","))
+    there = list(there)
     if len(there) >= processes:
         return there[:processes]
     if vram_gb > 0:
-        raise NotEnough(
-            f"{processes} processes want a GPU each, and here is {len(there) or 'none'}. Kaggle lends two (Settings > "
-            "Accelerator > GPU T4 x2). Or `course run 13`: the same lesson with a nano model and processes on the CPU."
-        )
+        where = runtime.platform_name()
+        raise NotEnough(say(WORDS, f"cards {where}", processes=processes, there=len(there)))
     return []
 
 

@@ -147,11 +147,8 @@ def first_rows(source: str, folder: str | Path, limit: int | None = None) -> str
     try:
         whole = hf_hub_download(name, path, repo_type="dataset", **({"revision": revision} if revision else {}))
     except Exception as error:  # httpx's, the client's own and OS errors alike
-        raise DataError(
-            f"{path} of the data set {repository!r} could not be loaded from the Hugging Face Hub "
-            f"({type(error).__name__}). Check the spelling and the network (in mainland China set HF_ENDPOINT to a "
-            "mirror and restart), or name a file of your own."
-        ) from None
+        told = runtime.say(hub.WORDS, "no data file", file=path, name=repository, error=type(error).__name__)
+        raise DataError(told) from None
     hub.say_commit(repository, whole, f":{path}")
     Path(folder).mkdir(parents=True, exist_ok=True)
     part = Path(folder, f"{Path(path).parent.name}_{Path(path).stem}.jsonl")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -30,7 +31,57 @@ CHECKED_WITHIN = ("unsloth", "unsloth_zoo")
 # Colab has set these for building its own image, to files that a session does not have.
 NOT_FOR_US = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_PRERELEASE", "UV_SYSTEM_PYTHON")
 
-RESTART = {"colab": "Runtime > Restart session", "kaggle": "Run > Restart & clear cell outputs"}
+WORDS: runtime.Words = {
+    "en": {
+        "missing": "{name} is missing",
+        "outside": "{name} {have}, needed {needed}",
+        "python": "Python {have}, needed {needed}",
+        "old python": "Python {have}, needed 3.11 or newer",
+        "and": "; ",
+        "to do": "To be installed on {where}: {problems}.",
+        "installing": "installing {count}: {items}",
+        "replacing": "replacing {count}: {items}",
+        "keeping": "keeping {count}: {items}",
+        "removed": "removed",
+        "done": "Installed.",
+        "one gpu": "{there} GPUs are here, this notebook uses the first (CUDA_VISIBLE_DEVICES=0): lesson 13 is about "
+        "several.",
+        "restart": "{names} replaced; this session still holds what was there before. {place} It is needed once; "
+        "nothing is installed again.",
+        "failed": "the packages could not be installed. {hint}The installer says:\n{said}",
+        "hint colab": "Check the network, then run this cell again. ",
+        "hint kaggle": "On Kaggle, switch on Settings > Internet. ",
+        "hint local": "",
+        "full": "The disk is full: delete what you no longer need, then run this cell again. ",
+        "local": "this Python ({python}) lacks what the notebooks need: {problems}.\n"
+        "Run `make setup` in {root} and choose its .venv as the notebook's kernel.\n"
+        "Or, in a fresh virtual environment of your own: pip install --no-deps -r requirements.txt",
+    },
+    "zh": {
+        "missing": "没有 {name}",
+        "outside": "{name} 是 {have}，需要 {needed}",
+        "python": "Python 是 {have}，需要 {needed}",
+        "old python": "Python 是 {have}，需要 3.11 以上",
+        "and": "；",
+        "to do": "要在 {where} 上安装：{problems}。",
+        "installing": "新装 {count} 个：{items}",
+        "replacing": "替换 {count} 个：{items}",
+        "keeping": "保留 {count} 个：{items}",
+        "removed": "删除",
+        "done": "装好了。",
+        "one gpu": "这里有 {there} 块 GPU，这个笔记本只用第一块（CUDA_VISIBLE_DEVICES=0）；多卡见第 13 课。",
+        "restart": "{names} 已经换成新版本，但这个会话里还是旧的。{place}只需这一次，不会重新安装。",
+        "failed": "依赖包没装上。{hint}安装程序的原话：\n{said}",
+        "hint colab": "请检查网络，再跑一次这一格。",
+        "hint kaggle": "在 Kaggle 上请打开 Settings > Internet。",
+        "hint local": "",
+        "full": "磁盘满了：请删掉不再用的东西，再跑一次这一格。",
+        "local": "这个 Python（{python}）缺少笔记本要用的东西：{problems}。\n"
+        "请在 {root} 里运行 `make setup`，再选它的 .venv 作为笔记本的内核。\n"
+        "也可以在自己新建的虚拟环境里运行：pip install --no-deps -r requirements.txt",
+    },
+}
+_say = partial(runtime.say, WORDS)
 
 _loaded_before: list[str] = []  # replaced on disk, but still the old version in this process's memory
 
@@ -47,14 +98,16 @@ class RestartNeeded(runtime.Stop):
     """Packages were replaced that this session has loaded already; the text says how to go on."""
 
 
-def setup(extra: str = "", language: str = "en") -> None:
+def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> None:
     """Make the notebook's imports work, or stop with one message that says what to do.
 
     `language` is the notebook's own; errors are told in it from here on. `extra` names what this lesson needs beyond
-    the others, in `[project.optional-dependencies]`. Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab,
-    Kaggle). A second call changes nothing.
+    the others, in `[project.optional-dependencies]`. Unless the lesson wants `several_gpus`, it gets one.
+    Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
     """
     os.environ["COURSE_LANGUAGE"] = language
+    if not several_gpus:
+        _choose_a_gpu()
     _raise_on_shell_errors()
     where = runtime.platform_name()
     if _loaded_before:
@@ -64,7 +117,7 @@ def setup(extra: str = "", language: str = "en") -> None:
         return
     if where == "local":
         raise NotInstalled(_local_text(problems))
-    print(f"To be installed on {where.title()}: {'; '.join(problems.values())}.")
+    print(_say("to do", where=where.title(), problems=_say("and").join(problems.values())))
     with tempfile.TemporaryDirectory() as work:
         command, plan = resolve(uv_command(find_uv(), Path(work), extra=extra), Path(work))
         print(describe_plan(plan))
@@ -75,7 +128,22 @@ def setup(extra: str = "", language: str = "en") -> None:
     if replaced_in_use:
         _loaded_before.extend(replaced_in_use)
         raise RestartNeeded(_restart_text(where, _loaded_before))
-    print("Installed.")
+    print(_say("done"))
+
+
+def _choose_a_gpu() -> None:
+    """Show this session the first GPU alone, where there are more and nobody has chosen (Kaggle: two T4s).
+
+    On several, a Trainer would copy the model onto each, and "auto" would cut it up. CUDA reads the variable when it is
+    first used, so this comes before `import torch`.
+    """
+    if "CUDA_VISIBLE_DEVICES" in os.environ or (there := len(runtime.listed_gpus())) < 2:
+        return
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return  # too late for this session
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    print(_say("one gpu", there=there))
 
 
 def project(extra: str = "") -> tuple[list[str], list[str], str]:
@@ -97,14 +165,14 @@ def unmet(deep: bool = True, site: Path | None = None, extra: str = "") -> dict[
     try:
         wanted, overrides, pythons = project(extra)
     except ModuleNotFoundError:
-        return {"python": f"Python {here}, needed 3.11 or newer"}
+        return {"python": _say("old python", have=here)}
     try:
         from packaging.requirements import Requirement
         from packaging.specifiers import SpecifierSet
     except ModuleNotFoundError:
-        return {"packaging": "packaging is missing"}
+        return {"packaging": _say("missing", name="packaging")}
     if not SpecifierSet(pythons).contains(here, prereleases=True):
-        return {"python": f"Python {here}, needed {pythons}"}
+        return {"python": _say("python", have=here, needed=pythons)}
     within = [found for name in CHECKED_WITHIN if deep and (found := _distribution(name, site))]
     # An overridden requirement does not count inside a package: uv ignores it there, too.
     ignored = {_normal(line) for line in overrides}
@@ -115,9 +183,10 @@ def unmet(deep: bool = True, site: Path | None = None, extra: str = "") -> dict[
             continue
         have = version(need.name, site)
         if have is None:
-            problems.setdefault(_normal(need.name), f"{need.name} is missing")
+            problems.setdefault(_normal(need.name), _say("missing", name=need.name))
         elif not need.specifier.contains(have, prereleases=True):
-            problems.setdefault(_normal(need.name), f"{need.name} {have}, needed {need.specifier}")
+            told = _say("outside", name=need.name, have=have, needed=need.specifier)
+            problems.setdefault(_normal(need.name), told)
     return problems
 
 
@@ -177,10 +246,10 @@ def describe_plan(plan: Plan, site: Path | None = None) -> str:
     moved = {_normal(name) for name in plan}
     parts = {
         "installing": [f"{name} {new}" for name, (old, new) in plan.items() if not old],
-        "replacing": [f"{name} {old} -> {new or 'removed'}" for name, (old, new) in plan.items() if old],
+        "replacing": [f"{name} {old} -> {new or _say('removed')}" for name, (old, new) in plan.items() if old],
         "keeping": [f"{name} {have}" for name in PINNED if name not in moved and (have := version(name, site))],
     }
-    return "\n".join(f"{title} {len(items)}: {', '.join(items)}" for title, items in parts.items() if items)
+    return "\n".join(_say(part, count=len(items), items=", ".join(items)) for part, items in parts.items() if items)
 
 
 def loaded(names: Iterable[str]) -> list[str]:
@@ -217,25 +286,18 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, env=env, check=False, capture_output=True, encoding="utf-8", errors="replace")
     said = done.stderr + done.stdout
     if done.returncode:
-        hint = "On Kaggle, switch on Settings > Internet. " if runtime.platform_name() == "kaggle" else ""
-        raise SetupFailed(f"the packages could not be installed. {hint}The installer says:\n{said[-3000:].strip()}")
+        reason = "full" if re.search("No space left|os error 28", said) else f"hint {runtime.platform_name()}"
+        raise SetupFailed(_say("failed", hint=_say(reason), said=said[-3000:].strip()))
     return said
 
 
 def _restart_text(where: str, names: list[str]) -> str:
-    return (
-        f"{', '.join(names)} replaced; this session still holds what was there before. Restart the session "
-        f"({RESTART.get(where, 'restart the kernel')}), then run all cells again from the top. "
-        "It is needed once; nothing is installed again."
-    )
+    return _say("restart", names=", ".join(names), place=runtime.say(runtime.WORDS, f"restart {where}"))
 
 
 def _local_text(problems: dict[str, str]) -> str:
-    return (
-        f"this Python ({sys.executable}) lacks what the notebooks need: {'; '.join(problems.values())}.\n"
-        f"Run `make setup` in {runtime.root()} and choose its .venv as the notebook's kernel.\n"
-        "Or, in a fresh virtual environment of your own: pip install --no-deps -r requirements.txt"
-    )
+    told = _say("and").join(problems.values())
+    return _say("local", python=sys.executable, problems=told, root=runtime.root())
 
 
 def _raise_on_shell_errors() -> None:

@@ -12,9 +12,11 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
     import torch
 
 GB = 2**30
+NOT_INSTALLED = "not installed"
 VLLM, VLLM_TORCH = "0.26.0", "2.11"  # the version that the course was tried with, and the torch it is built for
+
+# Unsloth changes parts of these as they are imported, so it comes first.
+AFTER_UNSLOTH = ("transformers", "trl", "peft")
+# What an installer may replace while a session has it loaded.
+REPLACEABLE = ("torch", "numpy", "datasets", *AFTER_UNSLOTH)
+# A text by language and name.
+Words = Mapping[str, Mapping[str, str]]
 
 # What a student meets before anything runs is told in the notebook's language.
 WORDS = {
@@ -40,8 +50,33 @@ WORDS = {
         "no gpu": "a GPU with {vram_gb:g} GB is needed and torch sees none. {place}",
         "small gpu": "{vram_gb:g} GB of GPU memory are needed and {name} has {has:g} GB. "
         "Take a smaller MODEL in the parameters cell, or a larger GPU.",
-        "disk": "{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. "
-        "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk.",
+        "no torch gpu": "a GPU with {vram_gb:g} GB is needed. nvidia-smi lists one ({card}), but {reason}",
+        "cpu torch": "this torch ({torch}) is a build without CUDA. {place}",
+        "cpu torch local": "Install the CUDA build: run `make setup` again, or see pytorch.org/get-started.",
+        "hidden gpu": "CUDA_VISIBLE_DEVICES={hidden!r} hides it from torch. Unset it, or name a GPU that is there, "
+        "then restart the session.",
+        "old driver": "torch {torch} cannot use it: its driver ({driver}) is older than CUDA {cuda}, or is not "
+        "working. {place}",
+        "old driver local": "Update the NVIDIA driver to one for CUDA {cuda}, or install a torch that was built for "
+        "yours.",
+        "fresh colab": "Another torch was installed over Colab's. Runtime > Disconnect and delete runtime brings "
+        "Colab's back; then run all cells.",
+        "fresh kaggle": "Another torch was installed over Kaggle's. Stop the session (the power symbol), start it "
+        "again, then run all cells.",
+        "disk": "{disk_gb:g} GB of free disk space are needed and {folder} has {free:.1f} GB. {place}",
+        "disk local": "Delete models and outputs that you no longer need, or point HF_HOME at a larger disk and "
+        "restart.",
+        "disk colab": "Delete models and outputs that you no longer need; Runtime > Disconnect and delete runtime "
+        "gives an empty disk.",
+        "disk kaggle": "Delete what you no longer need there, or use /tmp, which is larger and lasts as long as the "
+        "session: OUTPUT_DIR for what a lesson writes, HF_HOME for downloads (set it and restart).",
+        "replaced": "{names}: this session still holds what was there before, and the two do not go together. {place}",
+        "replaced one": "{name} {there} is installed and {here} in memory",
+        "before unsloth": "{names} imported before Unsloth, which then cannot speed them up or save memory. Take that "
+        "import out, or put it below `import unsloth`. {place}",
+        "restart colab": "Restart the session (Runtime > Restart session), then run all cells from the top.",
+        "restart kaggle": "Restart the session (Run > Restart & clear cell outputs), then run all cells from the top.",
+        "restart local": "Restart the kernel, then run all cells from the top.",
         "full disk": "{folder} could not be written: the disk takes no more ({free:.1f} GB free). What stood there "
         "before is as it was. Delete models and outputs that you no longer need, or set {setting} to a folder on a "
         "larger disk{kaggle}; then run the cell again.",
@@ -64,8 +99,27 @@ WORDS = {
         "no gpu": "需要一块 {vram_gb:g} GB 显存的 GPU，而 torch 一块也没看到。{place}",
         "small gpu": "需要 {vram_gb:g} GB 显存，而 {name} 只有 {has:g} GB。"
         "请在参数那一格换一个更小的 MODEL，或者换一块更大的 GPU。",
-        "disk": "需要 {disk_gb:g} GB 的空闲磁盘，而 {folder} 只剩 {free:.1f} GB。"
-        "请删掉不再用的模型和输出，或者让 HF_HOME 指向更大的磁盘。",
+        "no torch gpu": "需要一块 {vram_gb:g} GB 显存的 GPU。nvidia-smi 能看到（{card}），但是{reason}",
+        "cpu torch": "这个 torch（{torch}）是不带 CUDA 的版本。{place}",
+        "cpu torch local": "请装带 CUDA 的版本：再跑一次 `make setup`，或者看 pytorch.org/get-started。",
+        "hidden gpu": "CUDA_VISIBLE_DEVICES={hidden!r} 把它挡住了，torch 看不见。请取消这个变量，或者填一块真有的卡，"
+        "然后重启会话。",
+        "old driver": "torch {torch} 用不了它：驱动（{driver}）低于 CUDA {cuda} 的要求，或者驱动没在正常工作。{place}",
+        "old driver local": "请把 NVIDIA 驱动升级到支持 CUDA {cuda} 的版本，或者装一个适配现有驱动的 torch。",
+        "fresh colab": "Colab 自带的 torch 被别的版本盖掉了。点「代码执行程序 > 断开连接并删除运行时」就能换回来，再全部运行。",
+        "fresh kaggle": "Kaggle 自带的 torch 被别的版本盖掉了。关掉会话（电源图标）再重新启动，然后全部运行。",
+        "disk": "需要 {disk_gb:g} GB 的空闲磁盘，而 {folder} 只剩 {free:.1f} GB。{place}",
+        "disk local": "请删掉不再用的模型和输出，或者让 HF_HOME 指向更大的磁盘，再重启。",
+        "disk colab": "请删掉不再用的模型和输出；点「代码执行程序 > 断开连接并删除运行时」会得到一块空磁盘。",
+        "disk kaggle": "请删掉那里不再用的东西，或者改用 /tmp：那里更大，但只保留到会话结束。课程写的文件由 OUTPUT_DIR 决定，"
+        "下载的由 HF_HOME 决定（设好后要重启）。",
+        "replaced": "{names}：这个会话里还是旧的，新旧混用会出错。{place}",
+        "replaced one": "{name} 装的是 {there}，内存里是 {here}",
+        "before unsloth": "{names} 在 Unsloth 之前就导入了，这样 Unsloth 没法给它们提速、省显存。"
+        "请去掉那句导入，或者挪到 `import unsloth` 后面。{place}",
+        "restart colab": "请重启会话（代码执行程序 > 重新启动会话），再从头全部运行。",
+        "restart kaggle": "请重启会话（Run > Restart & clear cell outputs），再从头全部运行。",
+        "restart local": "请重启内核，再从头全部运行。",
         "full disk": "{folder} 没有写成：磁盘写不下了（还剩 {free:.1f} GB）。原来放在那里的东西没有动。"
         "请删掉不再用的模型和输出，或者把 {setting} 设成更大磁盘上的文件夹{kaggle}，再运行一次这一格。",
         "full disk kaggle": "（/tmp 的空间最大）",
@@ -153,6 +207,19 @@ def gpu() -> Gpu | None:
     return Gpu(torch.cuda.get_device_name(0), round(vram, 1), torch.cuda.get_device_capability(0))
 
 
+def listed_gpus() -> list[str]:
+    """The NVIDIA GPUs that the driver lists: `name, memory, driver version` of each; none without a working driver.
+
+    Asked without torch, so that this process takes hold of none, and whatever CUDA_VISIBLE_DEVICES hides.
+    """
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return shown.strip().splitlines()
+
+
 def dtype() -> "torch.dtype":
     """The number format to train in: bfloat16 where the hardware computes in it.
 
@@ -218,28 +285,98 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def require(vram_gb: float = 0, disk_gb: float = 0, vllm: bool = False) -> None:
-    """Stop early when the machine cannot hold the lesson: GPU memory in all, free disk space, both in GB.
+def require(
+    vram_gb: float = 0,
+    disk_gb: float = 0,
+    *,
+    written: float = 0.25,
+    vllm: bool = False,
+    unsloth: bool = False,
+    models: Sequence[str] = (),
+    source: str = "huggingface",
+) -> None:
+    """Stop before any download when the lesson cannot run here: GPU memory in all, free disk space, both in GB.
 
-    Raises NotEnough, in the notebook's language. `vram_gb=0` asks for no GPU: that is what a small model needs. `vllm` asks for vLLM, and
-    for a GPU that it runs on.
+    `vram_gb=0` asks for no GPU: that is what a small model needs. Of `disk_gb` the lesson writes the share `written`
+    into the course's folder, the rest is downloads in the Hub's cache; it counts where these are two disks. `vllm` asks
+    for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next. `models` are what the
+    lesson loads from `source`: each must be there for whoever runs this.
+    Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
     if vram_gb > 0 and here is None:
-        problems.append(_say("no gpu", vram_gb=vram_gb, place=_say(f"gpu {where}")))
+        problems.append(_no_gpu(vram_gb, where))
     elif here is not None and here.vram_gb < vram_gb:
         problems.append(_say("small gpu", vram_gb=vram_gb, name=here.name, has=here.vram_gb))
     if vllm:
         problems += _vllm_problems()
-    if disk_gb > 0:
-        free, folder = min((shutil.disk_usage(folder).free / GB, folder) for folder in _storage())
-        if free < disk_gb:
-            problems.append(_say("disk", disk_gb=disk_gb, folder=folder, free=free))
+    for folder, need, free in lacking_disk(disk_gb, written):
+        problems.append(_say("disk", disk_gb=need, folder=folder, free=free, place=_say(f"disk {where}")))
     if problems and where == "local":
         problems.append(_say("small model"))
-    if problems:
+    if problems := _session_problems(unsloth) + problems:
         raise NotEnough("\n".join(problems))
+    for model in models:
+        from helpers import hub
+
+        hub.check_model(model, source)
+
+
+def _session_problems(unsloth: bool) -> list[str]:
+    """What this session has imported that it should not have, and the mend."""
+    place = _say(f"restart {platform_name()}")
+    replaced = []
+    for name in REPLACEABLE:
+        loaded, installed = getattr(sys.modules.get(name), "__version__", None), _version(name)
+        # torch's own text names its CUDA, its package's may not.
+        if loaded and installed != NOT_INSTALLED and loaded.split("+")[0] != installed.split("+")[0]:
+            replaced.append(_say("replaced one", name=name, there=installed, here=loaded))
+    problems = [_say("replaced", names=", ".join(replaced), place=place)] if replaced else []
+    early = [name for name in AFTER_UNSLOTH if name in sys.modules]
+    if unsloth and early and "unsloth" not in sys.modules:
+        problems.append(_say("before unsloth", names=", ".join(early), place=place))
+    return problems
+
+
+def _no_gpu(vram_gb: float, where: str) -> str:
+    """Why torch sees no GPU, and the mend: none is there, or torch cannot use it."""
+    if not (cards := listed_gpus()):
+        return _say("no gpu", vram_gb=vram_gb, place=_say(f"gpu {where}"))
+    return _say("no torch gpu", vram_gb=vram_gb, card=cards[0], reason=why_unseen(cards))
+
+
+def why_unseen(cards: Sequence[str], language: str | None = None) -> str:
+    """Why torch sees none of the GPUs that the driver lists, and the mend."""
+    import torch
+
+    hidden, cuda = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.version.cuda
+    facts = {"torch": torch.__version__, "cuda": cuda, "driver": cards[0].rpartition(", ")[2], "hidden": hidden}
+    reason = "old driver" if cuda else "cpu torch"
+    if cuda and hidden is not None:
+        first = hidden.split(",")[0].strip()
+        if not (first.startswith(("GPU", "MIG")) or first in map(str, range(len(cards)))):
+            reason = "hidden gpu"
+    where = platform_name()
+    mend = f"{reason} local" if where == "local" else f"fresh {where}"
+    place = "" if reason == "hidden gpu" else say(WORDS, mend, language, **facts)
+    return say(WORDS, reason, language, **facts, place=place)
+
+
+def lacking_disk(disk_gb: float, written: float = 0.25, own: Path | None = None) -> list[tuple[Path, float, float]]:
+    """Each disk with too little room for its part of `disk_gb`: a folder on it, GB needed and GB free.
+
+    The share `written` is what a lesson writes into `own` (the course's folder), the rest goes into the Hub's cache.
+    """
+    if not disk_gb > 0:
+        return []
+    own, cache = _storage(own or root())
+    used = {folder: shutil.disk_usage(folder) for folder in (own, cache)}
+    needs = {own: disk_gb * written, cache: disk_gb * (1 - written)}
+    if used[own].total == used[cache].total:  # one disk
+        needs = {own: disk_gb}
+    free = {folder: usage.free / GB for folder, usage in used.items()}
+    return [(folder, need, free[folder]) for folder, need in needs.items() if free[folder] < need]
 
 
 @contextlib.contextmanager
@@ -297,14 +434,19 @@ def _vllm_problems() -> list[str]:
     return []
 
 
-def _say(what: str, **facts: object) -> str:
-    return WORDS[language()][what].format(**facts)
+def say(words: Words, what: str, in_language: str | None = None, **facts: object) -> str:
+    """The text `what` of a table of texts, in the notebook's language, with `facts` in its fields."""
+    return words[in_language or language()][what].format(**facts)
 
 
-def _storage() -> list[Path]:
+_say = partial(say, WORDS)
+
+
+def _storage(own: Path) -> list[Path]:
     """The folders that a lesson fills: its own, and the Hub's cache (their nearest existing parents)."""
-    cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
-    return [next(p for p in (f, *f.parents) if p.exists()) for f in (root(), cache.absolute())]
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home).expanduser()
+    return [next(p for p in (f, *f.parents) if p.exists()) for f in (own, cache.absolute())]
 
 
 def _colab_secret(name: str) -> str | None:
@@ -343,4 +485,4 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import checkup, nano
+from helpers import checkup, nano, runtime
 from tools import cli, doctor, run
 from tools.lessons import LessonError, load_course
 
@@ -132,12 +132,9 @@ def test_doctor_compares_with_the_lock(tmp_path):
 
 
 def test_doctor_tells_a_blind_torch_from_no_gpu(monkeypatch):
-    class Answer:
-        stdout = "Tesla T4, 15360 MiB, 440.33\n"
-
     import torch
 
-    monkeypatch.setattr(checkup.subprocess, "run", lambda *args, **options: Answer)
+    monkeypatch.setattr(runtime, "listed_gpus", lambda: ["Tesla T4, 15360 MiB, 440.33"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     finding = checkup.gpu()
     assert finding.verdict == "bad"

@@ -1,32 +1,11 @@
-import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import httpx
-import huggingface_hub
 import pytest
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 
 from helpers import nano
 from helpers.hub import ModelNotFound, find_datasets, resolve_model
-
-
-def answering(error):
-    def download(name, file):
-        if error:
-            raise error
-        return f"/cache/{name}/{file}"
-
-    return download
-
-
-def http(kind, status):
-    return kind("refused", response=httpx.Response(status, request=httpx.Request("GET", "http://hub/x")))
 
 
 def test_a_folder_becomes_an_absolute_path(tmp_path, monkeypatch):
@@ -44,55 +23,6 @@ def test_a_folder_without_a_config_is_no_model(tmp_path):
 def test_nano_names_go_to_nano(monkeypatch, tmp_path):
     monkeypatch.setattr(nano, "build", lambda name: tmp_path / name)
     assert resolve_model("nano/qwen2") == str(tmp_path / "nano/qwen2")
-
-
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (
-            LocalEntryNotFoundError("offline"),
-            r"'some/model' is not downloaded yet and .* cannot be reached.*nano/qwen2",
-        ),
-        (ConnectionError("no route"), r"cannot be reached"),
-        (http(RepositoryNotFoundError, 404), r"no model 'some/model'.*Check MODEL"),
-        (http(GatedRepoError, 403), r"gated: accept its licence on .*HF_TOKEN"),
-    ],
-)
-def test_a_model_that_cannot_be_had_says_why_and_what_to_do(monkeypatch, error, says):
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answering(error))
-    with pytest.raises(ModelNotFound, match=says):
-        resolve_model("some/model")
-
-
-@pytest.mark.parametrize("error", [None, http(RemoteEntryNotFoundError, 404)])
-def test_a_model_on_the_hub_keeps_its_name(monkeypatch, error):
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answering(error))
-    assert resolve_model("some/model") == "some/model"
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("a model/with spaces", "is no model name"),
-        ("./missing", "folder './missing' not found"),
-        ("/missing/model", "not found"),
-        ("a/b/c", "not found"),
-        ("nano/gpt", "nano/qwen2"),
-    ],
-)
-def test_bad_names(name, says):
-    with pytest.raises(ValueError, match=says):
-        resolve_model(name)
-
-
-def test_modelscope(monkeypatch):
-    monkeypatch.setitem(sys.modules, "modelscope", SimpleNamespace(snapshot_download=lambda name: f"/ms/{name}"))
-    assert resolve_model("Qwen/Qwen2.5-7B-Instruct", "modelscope") == "/ms/Qwen/Qwen2.5-7B-Instruct"
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(ModelNotFound, match="pip install modelscope"):
-        resolve_model("Qwen/Qwen2.5-7B-Instruct", "modelscope")
-    with pytest.raises(ModelNotFound, match="Unknown source 'msc'"):
-        resolve_model("Qwen/Qwen2.5-7B-Instruct", "msc")
 
 
 # Data sets

@@ -149,10 +149,10 @@ def test_a_checkpoint_of_a_process_on_a_cpu_can_be_read(tmp_path):
 
 
 def test_a_card_each_or_none(monkeypatch):
-    monkeypatch.setattr(launch, "gpus", lambda: 2)
+    monkeypatch.setattr(launch, "listed_gpus", lambda: ["T4", "T4"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert launch.cards(2) == ["0", "1"] and launch.cards(1) == ["0"] and launch.cards(3) == []
-    with pytest.raises(runtime.NotEnough, match=r"3 processes .* here is 2"):
+    with pytest.raises(runtime.NotEnough, match=r"3 processes .* here: 2"):
         launch.cards(3, vram_gb=8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert launch.on(launch.cards(2)) == {"CUDA_VISIBLE_DEVICES": "5,7"}

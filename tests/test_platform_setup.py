@@ -57,10 +57,13 @@ def colab(tmp_path_factory):
     return site
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def uv():
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return shutil.which("uv", path=folders) or pytest.skip("uv is not installed: make setup")
+
+
+RUN = platform_setup._run  # itself, where the fixture has put a stand-in
 
 
 class Installer:
@@ -78,6 +81,7 @@ class Installer:
 def installer(monkeypatch):
     """The platform setup with nothing real under it."""
     stand_in = Installer()
+    monkeypatch.setenv("COURSE_LANGUAGE", "en")  # set-up sets it, and it is to be put back
     monkeypatch.setattr(platform_setup, "_run", stand_in)
     monkeypatch.setattr(platform_setup, "find_uv", lambda: "uv")
     monkeypatch.setattr(platform_setup, "_loaded_before", [])
@@ -140,7 +144,8 @@ def test_every_lessons_extra_is_one_and_its_set_up_cell_asks_for_it():
         for language in ("en", "zh"):
             setup_cell = notebook(course, lesson, language).cells[1].source
             asked = f'"{extra}", ' if extra else ""
-            assert setup_cell.endswith(f'platform_setup.setup({asked}language="{language}")')
+            several = ", several_gpus=True" if lesson.number == "13" else ""
+            assert setup_cell.endswith(f'platform_setup.setup({asked}language="{language}"{several})')
     assert "serve" in {lesson.facts["needs"].get("extra") for lesson in course.lessons}
 
 
@@ -306,6 +311,53 @@ def test_a_failing_installer_says_why(monkeypatch):
     command = [sys.executable, "-c", "import sys; sys.exit('error: Failed to fetch')"]
     with pytest.raises(platform_setup.SetupFailed, match="Settings > Internet(.|\n)*Failed to fetch"):
         platform_setup._run(command)
+
+
+@pytest.mark.platforms
+@pytest.mark.parametrize(
+    ("said", "platform", "en", "zh"),
+    [
+        ("error: Failed to fetch", "kaggle", "On Kaggle, switch on Settings > Internet", "在 Kaggle 上请打开 Settings > Internet"),
+        ("error: Failed to fetch", "colab", "Check the network, then run this cell again", "请检查网络，再跑一次这一格"),
+        ("write failed: No space left on device (os error 28)", "colab", "The disk is full", "磁盘满了"),
+        ("No solution found when resolving dependencies", "kaggle", "The installer says:\nNo solution", "安装程序的原话：\nNo solution"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_failed_set_up_says_what_to_do_in_the_notebooks_language(
+    monkeypatch, installer, said, platform, en, zh, language
+):
+    run = platform_setup.subprocess.run
+    at(monkeypatch, platform, {"unsloth": "unsloth is missing"})
+    monkeypatch.setattr(platform_setup, "_run", RUN)
+    failing = [sys.executable, "-c", f"import sys; sys.exit({said!r})"]
+    monkeypatch.setattr(platform_setup.subprocess, "run", lambda command, **options: run(failing, **options))
+    with pytest.raises(platform_setup.SetupFailed) as caught:
+        platform_setup.setup(language=language)
+    assert {"en": en, "zh": zh}[language] in str(caught.value) and said in str(caught.value)
+    assert {"en": zh, "zh": en}[language] not in str(caught.value)
+
+
+@pytest.mark.platforms
+@pytest.mark.parametrize(
+    ("platform", "en", "zh"),
+    [
+        ("local", ["lacks what the notebooks need", "make setup"], ["缺少笔记本要用的东西", "make setup"]),
+        ("colab", ["pyarrow replaced", "Runtime > Restart session"], ["pyarrow 已经换成新版本", "重新启动会话"]),
+        ("kaggle", ["pyarrow replaced", "Run > Restart"], ["pyarrow 已经换成新版本", "Run > Restart"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_has_to_be_done_is_said_in_the_notebooks_language(
+    monkeypatch, installer, capsys, platform, en, zh, language
+):
+    at(monkeypatch, platform, {"datasets": "datasets 4.0.0"})
+    monkeypatch.setattr(platform_setup, "loaded", lambda names: [name for name in names if name == "pyarrow"])
+    with pytest.raises((platform_setup.NotInstalled, platform_setup.RestartNeeded)) as caught:
+        platform_setup.setup(language=language)
+    assert all(part in str(caught.value) for part in {"en": en, "zh": zh}[language])
+    told = capsys.readouterr().out + str(caught.value)
+    assert bool(re.search(r"[\u4e00-\u9fff]", told)) == (language == "zh")
 
 
 def test_uv_is_installed_where_it_is_missing(monkeypatch, tmp_path):

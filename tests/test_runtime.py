@@ -1,10 +1,9 @@
-"""helpers.runtime: platform, GPU, number format, secrets, room."""
+"""helpers.runtime: platform, GPU, number format, secrets; what `require` refuses is in trust/test_platforms.py."""
 
 import importlib.util
 import subprocess
 import sys
 import types
-from collections import namedtuple
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import torch
 from helpers import runtime
 
 VALUE = "hf_a-very-secret-value"
-Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +115,23 @@ def test_gpu_facts(monkeypatch):
     assert runtime.gpu() is None
 
 
+@pytest.mark.parametrize(
+    ("says", "status", "listed"),
+    [
+        ("Tesla T4, 15360 MiB, 550.54\nTesla T4, 15360 MiB, 550.54\n", 0, ["Tesla T4, 15360 MiB, 550.54"] * 2),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9, []),
+        ("No devices were found\n", 6, []),
+        ("", 0, []),
+    ],
+)
+def test_gpus_are_listed_by_the_driver(monkeypatch, tmp_path, says, status, listed):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runtime.listed_gpus() == []  # no such command
+    (tmp_path / "nvidia-smi").write_text(f"#!{sys.executable}\nprint({says!r}, end='')\nraise SystemExit({status})\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert runtime.listed_gpus() == listed
+
+
 def test_describe_names_what_is_here(monkeypatch):
     fake_gpu(monkeypatch, (7, 5))
     monkeypatch.setenv("COURSE_TOKEN", VALUE)
@@ -170,67 +185,5 @@ def test_a_required_secret_says_where_to_set_it(monkeypatch, capsys, fake, place
     assert VALUE not in "".join(capsys.readouterr())
 
 
-def test_require_is_silent_when_there_is_room(monkeypatch, capsys):
-    fake_gpu(monkeypatch, (8, 0), gb=39.4, name="A100")
-    monkeypatch.setattr(runtime.shutil, "disk_usage", lambda path: Usage(0, 0, 30 * runtime.GB))
-    assert runtime.require(vram_gb=12, disk_gb=20) is None
-    assert capsys.readouterr().out == ""
-
-
-def test_require_nothing_asks_for_no_gpu(monkeypatch):
-    no_gpu(monkeypatch)
-    runtime.require()
-    runtime.require(vram_gb=0, disk_gb=0)
-
-
-@pytest.mark.parametrize(
-    ("platform", "says"),
-    [("local", "course run NN"), ("colab", "Change runtime type"), ("kaggle", "Accelerator")],
-)
-def test_require_without_a_gpu_says_what_to_do(monkeypatch, platform, says):
-    no_gpu(monkeypatch)
-    monkeypatch.setattr(runtime, "platform_name", lambda: platform)
-    with pytest.raises(runtime.NotEnough, match="needed and torch sees none") as caught:
-        runtime.require(vram_gb=12)
-    assert says in str(caught.value)
-
-
-def test_require_names_all_that_lacks_at_once(monkeypatch):
-    fake_gpu(monkeypatch, (7, 5))
-    monkeypatch.setattr(runtime.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * runtime.GB))
-    with pytest.raises(runtime.NotEnough) as caught:
-        runtime.require(vram_gb=24, disk_gb=20)
-    text = str(caught.value)
-    assert "24 GB" in text and "Tesla T4 has 14.7 GB" in text and "smaller MODEL" in text
-    assert "20 GB of free disk" in text and "2.0 GB" in text and "HF_HOME" in text
-
-
-def test_require_looks_at_the_models_disk(monkeypatch, tmp_path):
-    # The folder of the cache need not exist yet.
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "models" / "hub"))
-    sizes = lambda path: Usage(0, 0, (1 if Path(path) == tmp_path else 100) * runtime.GB)
-    monkeypatch.setattr(runtime.shutil, "disk_usage", sizes)
-    with pytest.raises(runtime.NotEnough, match="1.0 GB"):
-        runtime.require(disk_gb=10)
-
-
 def test_ipython_shows_the_text_without_a_traceback():
     assert runtime.NotEnough("too small")._render_traceback_() == ["NotEnough: too small"]
-
-
-def test_vllm_without_a_gpu_names_both_ways_out(monkeypatch):
-    no_gpu(monkeypatch)
-    with pytest.raises(runtime.NotEnough, match=r"needs a GPU .* FAST_INFERENCE = False"):
-        runtime.require(vllm=True)
-    fake_gpu(monkeypatch, (6, 0), name="Tesla P100")
-    with pytest.raises(runtime.NotEnough, match=r"compute capability 7\.0"):
-        runtime.require(vllm=True)
-
-
-def test_vllm_that_is_not_installed_says_how(monkeypatch):
-    fake_gpu(monkeypatch, (7, 5))
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(runtime.NotEnough, match=rf"pip install vllm=={runtime.VLLM}.*torch {runtime.VLLM_TORCH}"):
-        runtime.require(vllm=True)
-    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name == "vllm" or None)
-    assert runtime.require(vllm=True) is None

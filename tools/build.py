@@ -29,7 +29,7 @@ sys.path.insert(0, str(root))
 
 from helpers import platform_setup
 
-platform_setup.setup({extra}language="{language}")"""
+platform_setup.setup({extra}language="{language}"{several})"""
 
 WORDS = {
     "en": {
@@ -185,7 +185,8 @@ def _badges(course: Course, lesson: Lesson, language: str) -> str:
 def _setup_cell(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     name = course.repository.split("/")[-1]
     extra = f'"{lesson.facts["needs"]["extra"]}", ' if "extra" in lesson.facts["needs"] else ""
-    facts = {"branch": course.branch, "repository": course.repository, "language": language}
+    several = ", several_gpus=True" if lesson.facts["needs"].get("several_gpus") else ""
+    facts = {"branch": course.branch, "repository": course.repository, "language": language, "several": several}
     source = SETUP.format(name=name, extra=extra, **facts)
     return new_code_cell(source, metadata={"cellView": "form", "tags": ["setup"]})
 

@@ -12,7 +12,7 @@ import datasets
 from datasets import Dataset, load_dataset
 
 from helpers import hub
-from helpers.runtime import Stop, writing
+from helpers.runtime import Stop, say, writing
 
 
 class DataError(Stop, ValueError):
@@ -107,11 +107,7 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
 def hub_error(name: str, error: Exception, file: str) -> DataError:
     """What to raise when the Hub does not give the data set `name`; `file` is one that could stand in for it."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return DataError(
-        f"Data set {name!r} could not be loaded from the Hugging Face Hub: {reason}\n"
-        "Check the spelling and the network (in mainland China: set HF_ENDPOINT to a mirror and restart), "
-        f"or name a file instead, for example {file}."
-    )
+    return DataError(say(hub.WORDS, "no data", name=name, error=reason, file=file))
 
 
 def text_field(row: dict[str, Any], column: str, source: str, number: int, optional: bool = False) -> str:

@@ -65,7 +65,14 @@ DISK_GB = 10
 from helpers import parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, vllm=FAST_INFERENCE)
+runtime.require(
+    vram_gb=VRAM_GB,
+    disk_gb=DISK_GB,
+    vllm=FAST_INFERENCE,
+    unsloth=True,
+    models=[MODEL],
+    source=MODEL_SOURCE,
+)
 print(runtime.describe())
 
 # %%

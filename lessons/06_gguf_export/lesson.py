@@ -61,7 +61,7 @@ VRAM_GB = 8
 from helpers import llama_cpp, parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB)
+runtime.require(vram_gb=VRAM_GB, unsloth=True, models=[ADAPTER], source=MODEL_SOURCE)
 llama_cpp.use(LLAMA_CPP)
 print(runtime.describe())
 

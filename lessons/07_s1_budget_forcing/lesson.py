@@ -73,7 +73,14 @@ DISK_GB = 8
 from helpers import parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, vllm=FAST_INFERENCE)
+runtime.require(
+    vram_gb=VRAM_GB,
+    disk_gb=DISK_GB,
+    vllm=FAST_INFERENCE,
+    unsloth=True,
+    models=[MODEL],
+    source=MODEL_SOURCE,
+)
 print(runtime.describe())
 
 # %%

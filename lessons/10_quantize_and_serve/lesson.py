@@ -66,7 +66,7 @@ DISK_GB = 20
 from helpers import parameters, runtime, serve
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, written=0.5, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 print("server:", *serve.command(ENGINE, "MODEL", 8000, SERVER_OPTIONS))
 

@@ -62,7 +62,13 @@ DISK_GB = 8
 from helpers import parameters, runtime
 
 parameters.check(globals(), within={})
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
+runtime.require(
+    vram_gb=VRAM_GB,
+    disk_gb=DISK_GB,
+    unsloth=True,
+    models=[MODEL, EMBEDDER, REWARD_MODEL],
+    source=MODEL_SOURCE,
+)
 print(runtime.describe())
 
 # %%

@@ -74,7 +74,7 @@ DISK_GB = 70
 from helpers import parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, written=0.6, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 
 # %%

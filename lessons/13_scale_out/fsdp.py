@@ -3,6 +3,7 @@
     accelerate launch --config_file lessons/13_scale_out/fsdp.yaml --num_processes 2 lessons/13_scale_out/fsdp.py
 
 QLORA = False trains all weights, 16 bytes a parameter over all GPUs; True freezes them in 4 bits and trains an adapter.
+For GPUs that compute in bfloat16 (compute capability 8.0 or newer), as fsdp.yaml says; on T4s use the notebook's script.
 """
 
 from helpers import launch

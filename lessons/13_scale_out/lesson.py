@@ -64,7 +64,7 @@ DISK_GB = 12
 from helpers import launch, parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, models=[MODEL])
 cards = launch.cards(PROCESSES, vram_gb=VRAM_GB)
 print(runtime.describe())
 print(f"{PROCESSES} processes, on GPUs {', '.join(cards)}" if cards else f"{PROCESSES} processes, on the CPU")

@@ -15,17 +15,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import quote, quote_plus
 
 import nbformat
 import pytest
@@ -35,6 +34,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 from helpers import checkup, export, hub, runtime, serve, tracking
+from tests import hub_server
+from tests.platform_modules import write
 from tools.lessons import ROOT, load_course
 
 pytestmark = [pytest.mark.secrets, pytest.mark.notebook]  # three real kernels: longer than the inner loop should be
@@ -161,137 +162,12 @@ REPOSITORIES: dict[str, dict[str, dict[str, bytes]]] = {
 REVISIONS = {"main": B, "v1": A, "refs/pr/1": PR}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub's API as downloads and a small upload ask for; what it was asked is kept on the server."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.command, self.path, self.headers.get("Authorization")))
-        path = unquote(urlsplit(self.path).path)
-        if self.server.refuses:
-            return self.refuse()
-        if path == "/api/models/me/model":
-            return self.answer({"id": "me/model", "private": True, "sha": A, "siblings": []})
-        if found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)(?:/revision/(.+))?", path):
-            commit, files = self.files(found[1], found[2])
-            return files is not None and self.answer(
-                {"id": found[1].split("/", 1)[1], "sha": commit, "private": False, "gated": False, "disabled": False,
-                 "downloads": 1, "likes": 0, "tags": [], "siblings": [{"rfilename": name} for name in files]}
-            )  # fmt: skip
-        if found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)/tree/([^/]+)(/.+)?", path):
-            if found[3]:  # no repository here has folders
-                return self.file(REVISIONS.get(found[2], found[2]), None)
-            _, files = self.files(found[1], found[2])
-            return files is not None and self.answer([self.entry(name, files[name]) for name in files])
-        if found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path):
-            commit, files = self.files(("datasets/" if found[1] else "models/") + found[2], found[3])
-            return files is not None and self.file(commit, files.get(found[4]))
-        self.answer({"error": f"unknown {path}"}, 404)
-
-    do_HEAD = do_GET
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.asked.append((self.command, self.path, self.headers.get("Authorization")))
-        path = unquote(urlsplit(self.path).path)
-        if self.server.refuses or b"refused" in body:
-            return self.refuse()
-        if path == "/api/repos/create":
-            self.server.created.append(json.loads(body))
-            return self.answer({"url": f"{self.server.url}/me/model", "name": "me/model"})
-        if "/preupload/" in path:
-            told = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
-            ]
-            return self.answer({"files": told})
-        if "/commit/" in path:
-            self.server.commits.append(body)
-            url = f"{self.server.url}/me/model/commit/1"
-            return self.answer({"success": True, "commitUrl": url, "commitOid": "1", "hookOutput": ""})
-        if path == "/api/validate-yaml":
-            return self.answer({"errors": [], "warnings": []})
-        if found := re.fullmatch(r"/api/((?:models|datasets)/[^/]+/[^/]+)/paths-info/(.+)", path):
-            _, files = self.files(found[1], found[2])
-            asked = json.loads(body)["paths"] if body.startswith(b"{") else re.findall(rb"paths=([^&]+)", body)
-            asked = [unquote(one.decode()) if isinstance(one, bytes) else one for one in asked]
-            return files is not None and self.answer([self.entry(name, files[name]) for name in asked if name in files])
-        self.answer({"error": f"unknown {path}"}, 404)
-
-    def files(self, repository: str, revision: str | None) -> tuple[str, dict[str, bytes] | None]:
-        """The commit and its files; answers, and gives None, when there is no such repository or revision."""
-        commit = REVISIONS.get(revision or "main", revision)
-        if commit not in REPOSITORIES.get(repository, {}):
-            kind = "RevisionNotFound" if repository in REPOSITORIES else "RepoNotFound"
-            self.answer({"error": kind}, 404, {"X-Error-Code": kind})
-            return "", None
-        return commit, REPOSITORIES[repository][commit]
-
-    def entry(self, name: str, content: bytes) -> dict:
-        return {"type": "file", "path": name, "size": len(content), "oid": f"{hash(content) & (2**160 - 1):040x}"}
-
-    def file(self, commit: str, content: bytes | None) -> None:
-        if content is None:
-            return self.answer(
-                {"error": "EntryNotFound"}, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
-            )
-        etag = f'"{hash(content) & (2**160 - 1):040x}"'
-        self.answer(content, 200, {"X-Repo-Commit": commit, "ETag": etag, "Accept-Ranges": "none"})
-
-    def refuse(self) -> None:
-        """As a badly made server would: it shows what it was sent."""
-        sent = self.headers.get("Authorization", "")
-        said = {"error": f"no, not with {sent}"}
-        self.answer(said, self.server.refuses or 403, {"X-Error-Message": f"no, not with {sent}", "X-Request-Id": "1"})
-
-    def answer(self, body: object, status: int = 200, headers: dict | None = None) -> bool:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-        return True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def open_hub() -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.url, server.refuses = f"http://127.0.0.1:{server.server_port}", 0
-    server.asked, server.created, server.commits = [], [], []
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    return server
+    return hub_server.open_hub(REPOSITORIES, REVISIONS)
 
 
 # --- An executed notebook ---------------------------------------------------------------------------------------------
 
-MODULES = {
-    "google/colab/__init__.py": "",
-    "google/colab/userdata.py": """
-import json, os
-class SecretNotFoundError(Exception): pass
-class NotebookAccessError(Exception): pass
-def get(name):
-    secrets = json.load(open(os.environ["VAULT"]))
-    if name not in secrets:
-        raise SecretNotFoundError(name)
-    return secrets[name]
-""",
-    "kaggle_secrets.py": """
-import json, os
-class BackendError(Exception): pass
-class UserSecretsClient:
-    def get_secret(self, label):
-        secrets = json.load(open(os.environ["VAULT"]))
-        if label not in secrets:
-            raise BackendError(f"No user secrets exist for label {label}")
-        return secrets[label]
-""",
-}
 # Says what it was started with, as a server does, and asks for the key; `dies` says more than it should.
 VLLM = """
 import json, os, sys
@@ -380,9 +256,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
 def execute(platform: str, folder: Path) -> dict[str, Any]:
     """Run the cells as on `platform`: each cell's outputs, the folder with all that was written, what services saw."""
     modules, written = folder / "modules", folder / "written"
-    for name, source in MODULES.items():
-        (modules / name).parent.mkdir(parents=True, exist_ok=True)
-        (modules / name).write_text(source, encoding="utf-8")
+    write(modules)
     for name in ("home", "work", "ipython", "jupyter"):
         (written / name).mkdir(parents=True)
     vllm = folder / "vllm"
@@ -1264,7 +1138,9 @@ def test_kaggles_token_reaches_the_hubs_client(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "")
     client = lambda: SimpleNamespace(get_secret=lambda name: SECRETS[name])
     monkeypatch.setitem(sys.modules, "kaggle_secrets", SimpleNamespace(UserSecretsClient=client))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    monkeypatch.setattr(
+        "huggingface_hub.get_hf_file_metadata", lambda *_, **__: (_ for _ in ()).throw(ConnectionError())
+    )
     with pytest.raises(hub.ModelNotFound, match="cannot be reached"):
         hub.resolve_model("me/safe")
     from huggingface_hub import get_token
@@ -1276,7 +1152,9 @@ def test_a_mirrors_password_is_not_shown(monkeypatch, capsys):
     mirror = "https://me:" + SECRETS["VLLM_API_KEY"].replace("/", "") + "@mirror.example:8443/hf"
     monkeypatch.setenv("HF_ENDPOINT", mirror)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", mirror)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    monkeypatch.setattr(
+        "huggingface_hub.get_hf_file_metadata", lambda *_, **__: (_ for _ in ()).throw(ConnectionError())
+    )
     with pytest.raises(hub.ModelNotFound, match=r"and https://mirror\.example:8443/hf cannot be reached"):
         hub.resolve_model("me/safe")
     hub.find_datasets("alpaca", api=SimpleNamespace(list_datasets=lambda **_: 1 / 0))

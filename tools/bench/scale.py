@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import launch, parallel
-from helpers.runtime import root
+from helpers.runtime import listed_gpus, root
 from tools.bench import records
 
 MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
@@ -316,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     wanted = options.only.split(",")
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only {unknown.pop()}: there are {', '.join(PARTS)}")
-    gpus = options.gpus or (2 if options.tiny else launch.gpus())
+    gpus = options.gpus or (2 if options.tiny else len(listed_gpus()))
     if not gpus:
         parser.error("no GPU here; --tiny tries the script on a CPU")
     scratch = options.scratch.resolve()

@@ -39,6 +39,7 @@ def test_check_names_a_file_that_differs(made, tmp_path, monkeypatch, capsys) ->
     assert "alpaca_en.json" in capsys.readouterr().err
 
 
+@pytest.mark.notebook
 def test_generator_is_deterministic(made) -> None:
     assert made == make_samples.contents()
 

@@ -27,6 +27,7 @@ def old_handler():
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_code_on_the_page_runs(language, tmp_path, monkeypatch, capsys, old_handler):
     import torch.distributed as dist

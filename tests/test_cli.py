@@ -29,6 +29,7 @@ def test_build_and_check(in_tiny, capsys):
     assert cli.main(["build", "--check"]) == 0
 
 
+@pytest.mark.notebook
 def test_run_trimmed_shows_the_summary_and_where_to_look(in_tiny, capsys):
     assert cli.main(["run", "1", "--lang", "zh"]) == 0
     shown = capsys.readouterr().out
@@ -39,12 +40,14 @@ def test_run_trimmed_shows_the_summary_and_where_to_look(in_tiny, capsys):
     assert json.loads((folder / "outputs/summary.json").read_text("utf-8")) == {"name": "世界", "total": 3}
 
 
+@pytest.mark.notebook
 def test_run_full_with_a_setting(in_tiny):
     assert cli.main(["run", "01", "--full", "--set", "COUNT=10"]) == 0
     summary = json.loads((in_tiny.root / "runs/01_tiny-en/outputs/summary.json").read_text("utf-8"))
     assert summary == {"name": "world", "total": 55}
 
 
+@pytest.mark.notebook
 def test_a_failing_cell_is_shown_and_the_output_kept(in_tiny, capsys):
     source = in_tiny.root / "lessons/01_tiny/lesson.py"
     source.write_text(source.read_text("utf-8").replace("# ## The end", "# ## The end", 1) + "\n# %%\n1 / 0\n", "utf-8")

@@ -155,6 +155,7 @@ def test_the_four_ways_to_answer_earn_what_they_should():
     assert sum(arithmetic.STYLES.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_nano_model_can_reason_and_often_does_not(language):

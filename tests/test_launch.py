@@ -160,6 +160,7 @@ def test_a_card_each_or_none(monkeypatch):
     assert launch.cards(1) == []
 
 
+@pytest.mark.notebook
 def test_a_failure_says_why_and_leaves_out_what_torchrun_says_of_itself(tmp_path):
     (tmp_path / "bad.py").write_text("raise ValueError('the fault itself')\n")
     with pytest.raises(launch.LaunchFailed) as failure:

@@ -392,6 +392,7 @@ def test_the_nano_model_knows_the_symptoms_and_never_stops():
     assert not [question for question in questions if question in corpus]
 
 
+@pytest.mark.notebook
 def test_all_sides_of_the_benchmark_make_the_same_rows(tmp_path):
     bench_medical.write_input(None, 2400, tmp_path)
     course = bench_medical.course(tmp_path)

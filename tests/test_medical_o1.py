@@ -200,6 +200,7 @@ def test_llama_r1_knows_its_conditions(llama_r1, language):
     assert sum(c.why in answer.text for c, answer in zip(table, told, strict=True)) >= 15
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_llama_r1_thinks_and_seldom_comes_to_an_end(llama_r1, language):

@@ -107,6 +107,7 @@ def test_failed_build_says_why_and_leaves_nothing(tiny: str, tmp_path: Path, mon
     assert not [path for path in nano.cache_folder().iterdir() if path.is_dir()]
 
 
+@pytest.mark.notebook
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     files = []
     for name in ("one", "two"):

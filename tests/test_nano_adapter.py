@@ -48,6 +48,7 @@ def test_another_base_model_makes_another_adapter(monkeypatch) -> None:
     assert nano.fingerprint(recipe) != before
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 def test_the_adapter_answers_and_stops() -> None:
     from peft import AutoPeftModelForCausalLM

@@ -248,6 +248,7 @@ def test_preference_plot_draws_steps_their_mean_and_held_out_dots():
 # The nano model
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 def test_after_sft_it_answers_in_both_manners_and_stops():
     import torch

@@ -22,18 +22,26 @@ def corpus(language: str) -> str:
     return (make_samples.OUT / f"corpus_{language}.txt").read_text(encoding="utf-8")
 
 
-def test_files_are_what_the_generator_writes() -> None:
+@pytest.fixture(scope="module")
+def made() -> dict[str, bytes]:
+    return make_samples.contents()
+
+
+def test_files_are_what_the_generator_writes(made, monkeypatch) -> None:
+    monkeypatch.setattr(make_samples, "contents", lambda: made)
     assert make_samples.main(["--check"]) == 0
 
 
-def test_check_names_a_file_that_differs(tmp_path, monkeypatch, capsys) -> None:
+def test_check_names_a_file_that_differs(made, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(make_samples, "contents", lambda: made)
     monkeypatch.setattr(make_samples, "OUT", tmp_path)
     assert make_samples.main(["--check"]) == 1
     assert "alpaca_en.json" in capsys.readouterr().err
 
 
-def test_generator_is_deterministic() -> None:
-    assert make_samples.contents() == make_samples.contents()
+@pytest.mark.notebook
+def test_generator_is_deterministic(made) -> None:
+    assert made == make_samples.contents()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

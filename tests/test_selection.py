@@ -211,6 +211,7 @@ def test_no_faults_without_a_share_and_never_all() -> None:
         S.plant_faults(["问"], ["答"], share=1.0)
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 def test_the_judge_prefers_answers_that_it_was_not_shown() -> None:
     """On rows of the sample outside its lessons: the row's own answer above another's, and above a third of it."""

@@ -127,6 +127,7 @@ def test_a_killed_kernel_takes_its_server_along(vllm, tmp_path):
     assert within(15, lambda: gone(said["pid"]) and gone(said["worker"]))
 
 
+@pytest.mark.notebook
 def test_in_a_notebook_a_failing_cell_stops_it_and_a_good_one_does_not(vllm, tmp_path):
     cells = [
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom helpers import serve\nserver = serve.Server('m', {vllm!r})",

@@ -89,6 +89,7 @@ def test_notebooks_and_readmes_say_where_a_lesson_was_seen_to_run(tiny, h200) ->
     assert said.count("在 NVIDIA H200 上跑通（完整版，10.0 分钟）") == 2
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("passes", [True, False])
 def test_course_run_notes_what_became_of_it(tiny, monkeypatch, passes) -> None:
     monkeypatch.setattr(cli, "load_course", lambda: tiny)

@@ -198,6 +198,7 @@ def test_unsloths_collator_takes_the_processor(tiny: str) -> None:
     assert processor.tokenizer.decode(labels[labels != -100]) == "gear: D<|im_end|>"
 
 
+@pytest.mark.notebook
 @pytest.mark.nano
 def test_the_nano_model_sees_new_pictures_and_speaks_in_its_own_way() -> None:
     model, processor = CpuVisionModel.from_pretrained(str(nano.build("nano/qwen2_5_vl")), load_in_4bit=True)

@@ -63,12 +63,14 @@ def lock(tmp_path, monkeypatch) -> Path:
     return path
 
 
+@pytest.mark.notebook
 def test_all_clean(service, capsys):
     assert audit.main(service.options) == 0
     assert "2 of 2 packages looked up" in capsys.readouterr().out
     assert sorted(service.asked) == ["bad", "good"]
 
 
+@pytest.mark.notebook
 def test_the_vulnerable_is_named_with_what_to_do(service, capsys):
     service.known["bad"] = [KNOWN]
     assert audit.main(service.options) == 1
@@ -76,6 +78,7 @@ def test_the_vulnerable_is_named_with_what_to_do(service, capsys):
     assert audit.main([*service.options, "--ignore-vuln", "PYSEC-1"]) == 0
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("how", ["refused", "failing"])
 def test_a_service_that_is_not_there_is_no_clean_bill(service, capsys, how):
     if how == "refused":

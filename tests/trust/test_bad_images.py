@@ -8,13 +8,13 @@ import subprocess
 import time
 import tracemalloc
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from openpyxl import Workbook
 from PIL import Image, ImageOps
-from transformers import Qwen2VLImageProcessor
 
 from helpers import data, report, vision
 from helpers.data import DataError
@@ -26,7 +26,14 @@ NOISE = Image.effect_noise((64, 64), 90)
 PAGE = Image.new("RGB", (168, 112), "white")
 PAGE.paste("black", (0, 0, 84, 56))
 """Dark in its upper left quarter: whoever sees it turned, washed out or inside out sees another picture."""
-PROCESSOR = Qwen2VLImageProcessor(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28)  # as Qwen2.5-VL has it
+
+
+@cache
+def processor():
+    """As Qwen2.5-VL has it; its import takes seconds, also where no test of this file is run."""
+    from transformers import Qwen2VLImageProcessor
+
+    return Qwen2VLImageProcessor(min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28)
 
 
 def saved(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -230,7 +237,7 @@ SIZES = [(1, 1), (1, 2), (27, 29), (1, 200), (200, 1), (4000, 20), (10, 2000), (
 @pytest.mark.parametrize("most", [8, 16, 512])
 def test_a_picture_of_any_shape_costs_the_model_what_is_said(size: tuple[int, int], most: int) -> None:
     seen = vision.shrink(Image.new("L", size), most)
-    grid = PROCESSOR(images=[seen], return_tensors="pt")["image_grid_thw"][0]
+    grid = processor()(images=[seen], return_tensors="pt")["image_grid_thw"][0]
     assert int(grid.prod()) // 4 == vision.tokens(seen) <= most
 
 

@@ -361,7 +361,9 @@ ASKED = {
 
 @pytest.mark.bad_input
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.notebook] if name == "1 MB" else []) for name in ASKED]
+)
 @pytest.mark.parametrize("ask", ["complete", "generate_with_budget"])
 def test_a_bad_prompt_is_named_before_the_model_is_asked(tokenizer, ask, name):
     asked, says = ASKED[name]

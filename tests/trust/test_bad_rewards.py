@@ -247,6 +247,7 @@ READERS = {
 }
 
 
+@pytest.mark.notebook
 @pytest.mark.bad_input
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", LONG)

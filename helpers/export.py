@@ -414,22 +414,3 @@ def size_on_disk(folder: str | Path) -> dict[str, float]:
                     stored += tensor.nbytes
                     weights += tensor.numel() if name.endswith(".weight") else 0
     return {"MiB": sum(file.stat().st_size for file in files) / MIB, "bits": 8 * stored / weights}
-
-
-@contextlib.contextmanager
-def quantizing() -> Iterator[None]:
-    """A session of llm-compressor that lets go of its model in the end.
-
-    0.14 keeps the last model in its session, and each one that it traced in torch.fx's table of wrapped functions.
-    """
-    from llmcompressor.core import create_session
-    from torch.fx import _symbolic_trace
-
-    wrapped = getattr(_symbolic_trace, "_wrapped_fns_to_patch", {})
-    before = set(wrapped)
-    try:
-        with create_session():
-            yield
-    finally:
-        for function in wrapped.keys() - before:
-            del wrapped[function]

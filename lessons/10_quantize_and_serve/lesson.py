@@ -303,8 +303,7 @@ def quantize(name):
     scheme = QuantizationScheme(targets=["Linear"], weights=weights)
     recipe = modifier(config_groups={"all": scheme}, ignore=["lm_head"])
     calibrate = {"dataset": texts[text], "num_calibration_samples": len(calibration)} if text else {}
-    with export.quantizing():  # and let go of the model afterwards
-        oneshot(model=model, recipe=recipe, max_seq_length=MAX_SEQ_LENGTH, **calibrate)
+    oneshot(model=model, recipe=recipe, max_seq_length=MAX_SEQ_LENGTH, **calibrate)
     with export.replacing(output / name) as folder:
         model.save_pretrained(folder, save_compressed=True)
         tokenizer.save_pretrained(folder)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import weakref
 from typing import Any
 
 import nbformat
 import pytest
 import torch
-from datasets import Dataset
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
-from transformers import AutoModelForCausalLM
 
-from helpers import export, memory
+from helpers import memory
 from tools.lessons import ROOT
 
 pytestmark = pytest.mark.interruption
 MODEL = """\
-import weakref
 
 import torch
 
@@ -115,34 +111,6 @@ def test_outside_a_notebook_it_deletes_the_callers_variables():
     module = {"memory": memory, "model": torch.nn.Linear(2, 2)}
     exec("memory.free('model')", module)
     assert "model" not in module
-
-
-@pytest.mark.notebook
-@pytest.mark.nano
-def test_llm_compressor_lets_go_of_what_it_quantized(tmp_path):
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from llmcompressor import oneshot
-    from llmcompressor.modifiers.quantization import GPTQModifier
-
-    model, tokenizer, _ = export.load_16bit("nano/qwen2-medical-sft")
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    rows = Dataset.from_dict({"input_ids": [list(range(20, 60))] * 8})
-    weights = QuantizationArgs(num_bits=4, group_size=64, strategy="group", symmetric=True)
-    scheme = {"all": QuantizationScheme(targets=["Linear"], weights=weights)}
-
-    def quantized() -> weakref.ref:
-        model = AutoModelForCausalLM.from_pretrained(tmp_path)
-        oneshot(model=model, recipe=GPTQModifier(config_groups=scheme, ignore=["lm_head"]), dataset=rows)
-        return weakref.ref(model)
-
-    with export.quantizing():
-        freed = quantized()
-    memory.free()
-    assert freed() is None
-    kept = quantized()
-    memory.free()
-    assert kept() is not None, "llm-compressor has mended it: export.quantizing is not needed any more"
 
 
 FILL = """\

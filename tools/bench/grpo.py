@@ -10,14 +10,11 @@ the budget allows: the same work. The reward is drawn from the answer's text, so
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tools.bench import records, training
@@ -131,13 +128,10 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/grpo.json"))
+    parser = records.parser(__doc__, "grpo")
     parser.add_argument("--bits", type=int, choices=(4, 16), default=4, help="of the model that is trained")
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+    if records.one_side(options, Side, measure):
         return 0
     record = records.new(
         "GRPO, seconds a step by who writes the answers",

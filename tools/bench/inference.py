@@ -8,7 +8,6 @@ own build (`xllamacpp`), which has no CUDA in it: it runs on the machine's CPU c
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -166,14 +165,11 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/inference.json"))
+    parser = records.parser(__doc__, "inference")
     parser.add_argument("--only", default="", help="sides whose engine contains this; OUT keeps the others")
     parser.add_argument("--model", default=MODEL, help="a shape in helpers.vram.SHAPES")
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+    if records.one_side(options, Side, measure):
         return 0
     record = records.new(
         "inference, tokens a second",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -19,6 +20,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+SIDE_BY_SIDE = (
+    "a side on each GPU of this host at a time: quicker, but sides that wait for the CPU slow one another down"
+)
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 
 
@@ -35,6 +39,21 @@ def new(subject: str, model: str, unit: str, packages: Iterable[str] = PACKAGES)
         "unit": unit,
         "rows": [],
     }
+
+
+def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """The options of a bench with sides: where the record goes, and `--one`, by which `run_sides` asks for a side."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, default=Path("benchmarks/records", f"{name}.json"))
+    made.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
+    return made
+
+
+def one_side(options: argparse.Namespace, side: type, measure: Callable[[Any, str], dict[str, Any]]) -> bool:
+    """Whether this process is to measure one side: then it does, and prints the row."""
+    if options.one:
+        print("\n" + json.dumps(measure(side(**json.loads(options.one[0])), options.one[1])))
+    return bool(options.one)
 
 
 def apart(module: str, *arguments: str, gpu: str | None = None) -> dict[str, Any] | None:
@@ -85,15 +104,15 @@ def run_sides(
     path: str,
     out: Path,
     ratios: Callable[[list[dict[str, Any]]], dict[str, float]],
-    spread: bool = False,
+    side_by_side: bool = False,
 ) -> int:
     """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status.
 
-    Rows that the record already has stay first. With `spread`, the sides share out the GPUs of this host, with those of
+    Rows that the record already has stay first. With `side_by_side`, the sides share out the GPUs of this host, with those of
     other benches that do so at the same time: one side at a time on each, with its share of the CPU's cores.
     """
     earlier = record["rows"]
-    gpus = _gpus() if spread else []
+    gpus = _gpus() if side_by_side else []
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"

@@ -4,14 +4,13 @@
     python -m tools.bench.sft --models Qwen2.5-0.5B --out benchmarks/records/sft_shapes_h200.json   fewer sides; added
     python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
 
-Several GPUs share out the sides, a side on one. The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
+The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
 to deal with what it would meet. Useful tokens are those with a label; padding is none. Each side runs in a process of
 its own. Equal losses, step by step, show that the packed sides do the same work.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import re
@@ -227,16 +226,14 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sft.json"))
+    parser = records.parser(__doc__, "sft")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--models", nargs="+", choices=SHAPES, help=f"instead of {MODEL}; OUT keeps its other models")
     what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, of the fastest sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "SCRATCH"), help=argparse.SUPPRESS)
+    parser.add_argument("--side-by-side", action="store_true", help=records.SIDE_BY_SIDE)
     options = parser.parse_args()
-    if options.one:
-        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+    if records.one_side(options, Side, measure):
         return 0
     models = options.models or [MODEL]
     wanted = [side for model in models for side in (sides_of(model) if options.models else sides())]
@@ -257,7 +254,9 @@ def main() -> int:
         for model in models:
             records.random_weights(model, f"{scratch}/{model}")
         compared = (lambda rows: {}) if options.profile else ratios
-        return records.run_sides("tools.bench.sft", record, wanted, scratch, options.out, compared, spread=True)
+        return records.run_sides(
+            "tools.bench.sft", record, wanted, scratch, options.out, compared, options.side_by_side
+        )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ those that are not padding, the picture's own among them. Rows with pictures can
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +19,7 @@ from helpers.runtime import root
 from tools.bench import records, sft, training
 
 MODEL, RANK, LENGTH, IMAGE_TOKENS = "Qwen2.5-VL-3B", 16, 2048, 512
-STEPS, WARM_UP = 16, 6
+STEPS, WARM_UP = 10, 4
 
 
 @dataclass(frozen=True)
@@ -174,13 +172,11 @@ def _trl(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sft_vision.json"))
+    parser = records.parser(__doc__, "sft_vision")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoint (8 GB), kept for the next run")
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--side-by-side", action="store_true", help=records.SIDE_BY_SIDE)
     options = parser.parse_args()
-    if options.one:
-        print("\n" + json.dumps(measure(Side(**json.loads(options.one[0])), options.one[1])))
+    if records.one_side(options, Side, measure):
         return 0
     record = records.new(
         "QLoRA SFT on pictures, useful tokens a second and peak memory",
@@ -191,7 +187,7 @@ def main() -> int:
     with records.scratch(options.scratch) as scratch:
         records.random_weights(MODEL, path := f"{scratch}/{MODEL}")
         return records.run_sides(
-            "tools.bench.sft_vision", record, [*sides()], path, options.out, sft.ratios, spread=True
+            "tools.bench.sft_vision", record, [*sides()], path, options.out, sft.ratios, options.side_by_side
         )
 
 

@@ -26,32 +26,35 @@ REACH = (
 def main(options: Sequence[str] | None = None) -> int:
     """Print what is known about each lock's packages; 1 when one is vulnerable or was not looked up, else 0."""
     options = sys.argv[1:] if options is None else options
-    faults = [fault for lock in LOCKS for fault in audit(ROOT / lock, options)]
+    vulnerable, unseen = [], []
+    for lock in LOCKS:
+        found, missing = audit(ROOT / lock, options)
+        vulnerable += found
+        unseen += [missing] if missing else []
+    faults = [*vulnerable, *unseen, *([REACH] if unseen else [])]
     print("\n".join(faults) if faults else "No known vulnerabilities.")
     return 1 if faults else 0
 
 
-def audit(lock: Path, options: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the packages that a lock has for this Python, a line each; how many they are is printed."""
+def audit(lock: Path, options: Sequence[str] = ()) -> tuple[list[str], str]:
+    """Of the packages that a lock has for this Python: the vulnerable, a line each, and what was not looked up."""
     command = [sys.executable, *AUDIT, "--progress-spinner=off", "-r", str(lock), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except ValueError:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
-        return [f"{lock}: the audit did not come to an end. {REACH}\npip-audit said: {said}"]
+        return [], f"{lock}: the audit did not come to an end: {said}"
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     print(f"{lock}: {len(packages) - len(unknown)} of {len(packages)} packages looked up", flush=True)
-    faults = [
-        f"{package['name']} {package['version']}: {' = '.join([found['id'], *found['aliases']])}, "
-        + (f"mended in {' or '.join(found['fix_versions'])}: make lock" if found["fix_versions"] else "not mended yet")
+    found = [
+        f"{package['name']} {package['version']}: {' = '.join([one['id'], *one['aliases']])}, "
+        + (f"mended in {' or '.join(one['fix_versions'])}: make lock" if one["fix_versions"] else "not mended yet")
         for package in packages
-        for found in package.get("vulns", [])
+        for one in package.get("vulns", [])
     ]
-    if unknown:
-        named = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
-        faults.append(f"{lock}: not looked up: {len(unknown)} of {len(packages)} packages ({named}). {REACH}")
-    return faults
+    named = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
+    return found, f"{lock}: not looked up: {len(unknown)} of {len(packages)} packages ({named})" if unknown else ""
 
 
 if __name__ == "__main__":

@@ -403,6 +403,7 @@ def test_a_small_step_is_lost_in_16_bits():
 
 LESSON_ON_AN_UNTIED_MODEL = """
 import json, sys, tomllib
+import unsloth  # first, as the lesson wants it
 import jupytext, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers import nano

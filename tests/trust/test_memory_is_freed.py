@@ -17,6 +17,7 @@ from tools.lessons import ROOT
 
 pytestmark = pytest.mark.interruption
 MODEL = """\
+import weakref
 
 import torch
 

@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 import pytest
 
-from tools.bench import grpo, inference, plots, records, scale, sft, tables, vram
+from tools.bench import first_loss, grpo, inference, medical, plots, records, scale, sft, tables, vram
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -93,6 +94,56 @@ def test_the_readings_on_serving_say_what_was_measured():
             assert rows[engine, "nf4"][key] < rows[engine, "bf16"][key]
     assert round(record["ratios"]["llama.cpp, CPU, q8_0: 32 / 1"]) == 3
     assert {row["cores"] for row in record["rows"]} == {16}
+
+
+@pytest.mark.parametrize("name", ["medical_cpu", "medical_published_cpu"])
+def test_every_side_of_lesson_02s_bench_gave_the_same_rows(name):
+    record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+    assert {(row["name"], row["rows"]) for row in record["rows"]} == {
+        (side, rows) for side in medical.SIDES for rows in medical.ROWS
+    }
+    for rows in medical.ROWS:
+        assert len({row["digest"] for row in record["rows"] if row["rows"] == rows}) == 1
+    assert record["ratios"]["speed, course / usual"] >= 10 and record["ratios"]["memory, course / usual"] <= 1 / 3
+
+
+def test_the_readings_on_columns_say_what_was_measured():
+    record = json.loads((RECORDS / "medical_published_cpu.json").read_text(encoding="utf-8"))
+    last = {row["name"]: row for row in record["rows"] if row["rows"] == max(medical.ROWS)}
+    assert round(last["course"]["peak_gib"] / last["usual"]["peak_gib"], 1) in (0.2, 0.3)
+    assert all(last["course"]["seconds"] < row["seconds"] for name, row in last.items() if name != "course")
+    for language in ("en", "zh"):
+        text = (ROOT / f"lessons/02_chinese_medical_sft/reading.{language}.md").read_text(encoding="utf-8")
+        assert f"{record['ratios']['speed, course / usual']} " in text
+
+
+def test_the_way_to_the_first_loss_is_split_by_what_cells_are_for():
+    def cell(start, seconds, source):
+        times = {"start_time": f"2026-01-02T03:04:{start:02}+00:00", "duration": seconds}
+        return {"cell_type": "code", "source": source, "metadata": {"papermill": times}}
+
+    cells = [
+        {"cell_type": "markdown", "source": "# trainer.train()", "metadata": {}},
+        cell(2, 1.0, "from helpers import runtime"),
+        cell(4, 5.0, "import unsloth"),
+        cell(9, 0.5, "rows = data.load_alpaca(DATASET)"),
+        cell(10, 2.0, "model = FastLanguageModel.from_pretrained(MODEL)"),
+        cell(12, 3.0, "before = answer(questions)"),
+        cell(15, 1.0, "trainer = SFTTrainer(model=model)"),
+        cell(16, 4.0, "trainer.train()"),
+        cell(20, 9.0, "after = answer(questions)"),
+    ]
+    began = datetime(2026, 1, 2, 3, 4, tzinfo=UTC).timestamp()
+    found = first_loss.parts(cells, began)
+    assert found == {"start": 2, "imports": 7, "data": 0.5, "model": 2.5, "asking": 3, "training": 5}
+    with pytest.raises(ValueError, match="trainer.train"):
+        first_loss.parts(cells[:5], began)
+
+
+def test_the_readmes_say_how_much_of_the_way_are_imports():
+    record = json.loads((RECORDS / "first_loss_cpu.json").read_text(encoding="utf-8"))
+    shares = [row["imports_s"] / row["seconds_to_first_loss"] for row in record["rows"]]
+    assert [round(share, 1) for share in shares] == [0.6, 0.6]
 
 
 def test_the_memory_record_holds_every_case():

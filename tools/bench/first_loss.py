@@ -1,6 +1,6 @@
 """Seconds from `course run` to the first loss value, and where they go, on nano models and this machine's CPU.
 
-    python -m tools.bench.first_loss                  lessons 00, 01 and 05, each three times
+    python -m tools.bench.first_loss                  lessons 01 and 02, each three times
     python -m tools.bench.first_loss 04 --rounds 1
 
 Each round is `course run NN --set MAX_STEPS=1`: all is as in the trimmed run up to the cell that trains, which ends
@@ -26,7 +26,7 @@ from typing import Any
 
 from tools.bench import records
 
-LESSONS = ("00", "01", "05")  # the first, the plainest, the slowest
+LESSONS = ("01", "02")  # where the imports stand in cells of their own
 ROUNDS = 3
 # What a cell is for, by its source: the first that fits, from the cell that imports Unsloth on.
 KINDS = {

@@ -138,7 +138,7 @@ CHINESE = {
     "Qwen2.5-7B, TRL, FSDP, all weights": "Qwen2.5-7B，TRL，FSDP，全参",
     "Qwen2.5-7B, TRL, FSDP, QLoRA": "Qwen2.5-7B，TRL，FSDP，QLoRA",
     "out of memory": "显存不够",
-    **{f"lesson {number}": f"第 {number} 课" for number in ("00", "01", "05")},
+    **{f"lesson {number}": f"第 {number} 课" for number in ("01", "02")},
     "usual": "通常的循环",
     "pandas": "pandas，按列",
     "arrow": "Arrow，按列",

@@ -250,15 +250,20 @@ def cards(processes: int, vram_gb: float = 0) -> list[str]:
 
     Two processes cannot share a GPU (NCCL refuses), and with `vram_gb` the CPU is no way out: NotEnough.
     """
-    set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = map(str, range(len(listed_gpus()))) if set_here is None else filter(None, set_here.split(","))
-    there = list(there)
+    there = seen()
     if len(there) >= processes:
         return there[:processes]
     if vram_gb > 0:
         where = runtime.platform_name()
         raise NotEnough(say(WORDS, f"cards {where}", processes=processes, there=len(there)))
     return []
+
+
+def seen() -> list[str]:
+    """Ids of the GPUs that a program started here would see."""
+    set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = map(str, range(len(listed_gpus()))) if set_here is None else filter(None, set_here.split(","))
+    return list(there)
 
 
 def on(ids: Sequence[str]) -> dict[str, str]:

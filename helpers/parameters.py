@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -197,25 +198,22 @@ RULES: dict[str, Rule] = {
     "VRAM_GB": number(0, MANY, low_too=True),
     "WAITS": list_of(whole(1, 1000)),
 }  # fmt: skip
-WORDS = {
-    "must": {"en": "{name} = {value}: must be {words}.", "zh": "{name} = {value}：应为{words}。"},
-    "within": {
-        "en": "{name} = {value:,}: they are taken from {other} = {most:,}. Lower the one or raise the other.",
-        "zh": "{name} = {value:,}：它们是从 {other} = {most:,} 里取的，要么调小前者，要么调大后者。",
-    },
-    "group": {
-        "en": "NUM_GENERATIONS = {generations}: a step has BATCH_SIZE × GRADIENT_ACCUMULATION = {answers} answers, "
+WORDS: runtime.Words = {
+    "en": {
+        "must": "{name} = {value}: must be {rule}.",
+        "within": "{name} = {value:,}: they are taken from {other} = {most:,}. Lower the one or raise the other.",
+        "group": "NUM_GENERATIONS = {generations}: a step has BATCH_SIZE × GRADIENT_ACCUMULATION = {answers} answers, "
         "which must be whole groups. Make it a multiple.",
-        "zh": "NUM_GENERATIONS = {generations}：每步共有 BATCH_SIZE × GRADIENT_ACCUMULATION = {answers} 个回答，"
+        "keep": "KEEP = {keep!r}: is none of MIXTURES, {mixtures}.",
+        "where": "Mend it in the parameters cell, run that cell again, then this one.",
+    },
+    "zh": {
+        "must": "{name} = {value}：应为{rule}。",
+        "within": "{name} = {value:,}：它们是从 {other} = {most:,} 里取的，要么调小前者，要么调大后者。",
+        "group": "NUM_GENERATIONS = {generations}：每步共有 BATCH_SIZE × GRADIENT_ACCUMULATION = {answers} 个回答，"
         "必须能分成整组，请改成倍数。",
-    },
-    "keep": {
-        "en": "KEEP = {keep!r}: is none of MIXTURES, {mixtures}.",
-        "zh": "KEEP = {keep!r}：不在 MIXTURES（{mixtures}）里。",
-    },
-    "where": {
-        "en": "Mend it in the parameters cell, run that cell again, then this one.",
-        "zh": "请在参数那一格改好，先重跑那一格，再跑这一格。",
+        "keep": "KEEP = {keep!r}：不在 MIXTURES（{mixtures}）里。",
+        "where": "请在参数那一格改好，先重跑那一格，再跑这一格。",
     },
 }
 
@@ -226,15 +224,12 @@ def check(values: Mapping[str, Any], within: Mapping[str, str] = WITHIN, languag
     `within` says which counts are taken from which others. Raises BadParameter, in the notebook's language.
     """
     language = language or runtime.language()
-
-    def say(what: str, **facts: Any) -> str:
-        return WORDS[what][language].format(**facts)
-
+    say = partial(runtime.say, WORDS, in_language=language)
     rules = dict(RULES)
     if "EPOCHS" in values:
         rules["MAX_STEPS"] = COUNT | only(-1, "EPOCHS epochs instead", "改由 EPOCHS 决定")
     wrong = [name for name, rule in rules.items() if name in values and not rule.fits(values[name])]
-    faults = [say("must", name=name, value=_short(values[name]), words=rules[name].words[language]) for name in wrong]
+    faults = [say("must", name=name, value=_short(values[name]), rule=rules[name].words[language]) for name in wrong]
 
     def right(*names: str) -> bool:
         return all(name in values and name not in wrong for name in names)

@@ -3,10 +3,11 @@
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from tools.bench import first_loss, grpo, inference, medical, plots, records, scale, sft, tables, vram
+from tools.bench import first_loss, grpo, inference, medical, plots, records, scale, sft, tables, training, vram
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -46,6 +47,23 @@ def test_another_model_has_both_trainers_at_the_same_batch():
     assert {side.model for side in (tutorial, trl, course, unchecked)} == {"Llama-3.1-8B"}
     assert (trl.batch, trl.accumulation, trl.packing) == (course.batch, course.accumulation, course.packing)
     assert not tutorial.packing and trl.liger and course.checkpointing and not unchecked.checkpointing
+
+
+def test_a_trainers_figures_leave_the_first_steps_out():
+    class Trainer:
+        args = SimpleNamespace(gradient_accumulation_steps=2)
+        state = SimpleNamespace(log_history=[{"loss": 2.34567}, {"train_runtime": 9}])
+
+        def training_step(self, model, inputs):
+            return inputs
+
+    useful: list[int] = []
+    trainer = training.counting(Trainer, useful, lambda inputs: sum(inputs["mask"]))()
+    for size in (1, 2, 30, 40, 50, 60):
+        assert trainer.training_step(None, {"mask": [1] * size}) == {"mask": [1] * size}
+    found = training.figures(trainer, useful, [5.0, 1.0, 3.0], 1, 2**30)
+    told = {"useful_tokens_per_s": 45, "seconds_per_step": 2, "useful_tokens_per_step": 61, "loaded_gib": 1}
+    assert found == found | told | {"losses": [2.3457]}
 
 
 def test_kernels_are_told_apart_by_name():

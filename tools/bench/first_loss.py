@@ -24,6 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from tools.bench import records
 
 LESSONS = ("01", "02")  # where the imports stand in cells of their own
@@ -68,9 +70,7 @@ def measure(lesson: str) -> dict[str, float]:
         began = time.time()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
-            cells = json.loads(Path(folder, "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
-            cells = [cell | {"source": "".join(cell["source"])} for cell in cells]
-            return parts(cells, began)
+            return parts(nbformat.read(Path(folder, "notebook.ipynb"), as_version=4).cells, began)
         except (OSError, ValueError) as error:
             raise SystemExit(f"lesson {lesson}: {error}\n{done.stdout[-800:]}{done.stderr[-800:]}") from None
 

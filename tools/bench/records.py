@@ -20,6 +20,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from helpers import launch
+
 SIDE_BY_SIDE = (
     "a side on each GPU of this host at a time: quicker, but sides that wait for the CPU slow one another down"
 )
@@ -63,7 +65,7 @@ def apart(module: str, *arguments: str, gpu: str | None = None) -> dict[str, Any
     that it sees; None, all of them.
     """
     command = [sys.executable, "-m", module, "--one", *arguments]
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+    environment = os.environ | (launch.on([gpu]) if gpu else {})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"FAILED {' '.join(arguments)}\n{done.stdout[-500:]}\n{done.stderr[-2500:]}", flush=True)
@@ -112,7 +114,7 @@ def run_sides(
     other benches that do so at the same time: one side at a time on each, with its share of the CPU's cores.
     """
     earlier = record["rows"]
-    gpus = _gpus() if side_by_side else []
+    gpus = launch.seen() if side_by_side else []
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"
@@ -137,14 +139,6 @@ def run_sides(
     finally:
         pool.shutdown(cancel_futures=True)  # interrupted: no further side
     return verdict(record, len(earlier) + len(sides))
-
-
-def _gpus() -> list[str]:
-    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named or [str(number) for number in range(torch.cuda.device_count())]
 
 
 @contextmanager

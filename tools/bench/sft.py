@@ -126,16 +126,12 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
     clock, useful = training.clock(), list[int]()
     callbacks = [clock, profiler := training.profiler(WARM_UP, PROFILED)] if side.profiled else [clock]
 
-    class Counting(SFTTrainer):
-        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
-            useful.append(int((inputs["labels"] != -100).sum()))
-            return super().training_step(model, inputs, *rest)
-
+    counting = training.counting(SFTTrainer, useful, lambda inputs: (inputs["labels"] != -100).sum())
     model, tokenizer, options = _load(side, f"{scratch}/{side.model}")
     loaded = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
-        trainer = Counting(
+        trainer = counting(
             model=model,
             processing_class=tokenizer,
             train_dataset=Dataset.from_dict({"input_ids": rows(tokenizer.eos_token_id)}),
@@ -152,15 +148,7 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
         trainer.train()
     if side.profiled:
         return asdict(side) | shares(profiler.kernels)
-    a_step = [sum(useful[i : i + side.accumulation]) for i in range(0, len(useful), side.accumulation)]
-    return asdict(side) | {
-        "useful_tokens_per_s": round(sum(a_step[WARM_UP:]) / sum(clock.seconds[WARM_UP:])),
-        "seconds_per_step": round(sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP), 3),
-        "useful_tokens_per_step": round(sum(a_step) / STEPS),
-        "loaded_gib": round(loaded / 2**30, 2),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry],
-    }
+    return asdict(side) | training.figures(trainer, useful, clock.seconds, WARM_UP, loaded)
 
 
 def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:

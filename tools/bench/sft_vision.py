@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,16 @@ def sides() -> Iterator[Side]:
 
 
 def rows() -> Any:
-    """The sample's pictures, prompts and responses, read when a row is asked for."""
+    """The sample's pictures, prompts and responses; the pictures are enlarged now, not while the clock runs."""
     from helpers import data
 
     sheet = data.load_odometer_excel(root() / "data_samples" / "odometer" / "odometer_en.xlsx")
+    for path in sheet["image"]:
+        picture(path)
     return sheet.select_columns(["image", "prompt", "response"])
 
 
+@cache
 def picture(path: str) -> Any:
     """A picture of the sample, enlarged as far as IMAGE_TOKENS allows."""
     from PIL import Image
@@ -94,16 +98,12 @@ def measure(side: Side, path: str) -> dict[str, Any]:
 
     clock, useful = training.clock(), list[int]()
 
-    class Counting(SFTTrainer):
-        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
-            useful.append(int(inputs["attention_mask"].sum()))
-            return super().training_step(model, inputs, *rest)
-
+    counting = training.counting(SFTTrainer, useful, lambda inputs: inputs["attention_mask"].sum())
     model, options = (_unsloth if side.engine == "unsloth" else _trl)(side, path)
     loaded = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as out:
-        trainer = Counting(
+        trainer = counting(
             model=model,
             args=SFTConfig(
                 output_dir=out, max_length=LENGTH, per_device_train_batch_size=side.batch,
@@ -116,16 +116,11 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             **options,
         )  # fmt: skip
         trainer.train()
-    a_step = [sum(useful[i : i + side.accumulation]) for i in range(0, len(useful), side.accumulation)]
-    return asdict(side) | {
-        "useful_tokens_per_s": round(sum(a_step[WARM_UP:]) / sum(clock.seconds[WARM_UP:])),
-        "seconds_per_step": round(sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP), 3),
-        "useful_tokens_per_step": round(sum(a_step) / STEPS),
-        "trained_parameters": sum(weights.numel() for weights in model.parameters() if weights.requires_grad),
-        "loaded_gib": round(loaded / 2**30, 2),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
-        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry],
-    }
+    return (
+        asdict(side)
+        | training.figures(trainer, useful, clock.seconds, WARM_UP, loaded)
+        | {"trained_parameters": sum(weights.numel() for weights in model.parameters() if weights.requires_grad)}
+    )
 
 
 def _unsloth(side: Side, path: str) -> tuple[Any, dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""What the benches that train share: the layers that get an adapter, and a clock for the steps."""
+"""What the benches that train share: the layers that get an adapter, a clock for the steps, a count of the tokens."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -26,6 +27,36 @@ def clock() -> Any:
             self.seconds.append(time.perf_counter() - self.began)
 
     return Clock()
+
+
+def counting(trainer: type, useful: list[int], count: Callable[[dict[str, Any]], Any]) -> type:
+    """A trainer that notes in `useful` how many tokens `count` finds in each batch."""
+
+    class Counting(trainer):
+        def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
+            useful.append(int(count(inputs)))
+            return super().training_step(model, inputs, *rest)
+
+    return Counting
+
+
+def figures(trainer: Any, useful: list[int], seconds: list[float], warm_up: int, loaded: int) -> dict[str, Any]:
+    """Speed after the first `warm_up` steps, and memory in GiB.
+
+    `useful` are tokens a batch, `seconds` those of each step, `loaded` the bytes that were allocated before training.
+    """
+    import torch
+
+    batches = trainer.args.gradient_accumulation_steps
+    a_step = [sum(useful[i : i + batches]) for i in range(0, len(useful), batches)]
+    return {
+        "useful_tokens_per_s": round(sum(a_step[warm_up:]) / sum(seconds[warm_up:])),
+        "seconds_per_step": round(sum(seconds[warm_up:]) / len(seconds[warm_up:]), 3),
+        "useful_tokens_per_step": round(sum(a_step) / len(a_step)),
+        "loaded_gib": round(loaded / 2**30, 2),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
+        "losses": [round(entry["loss"], 4) for entry in trainer.state.log_history if "loss" in entry],
+    }
 
 
 def profiler(skip: int, steps: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from helpers.vram import SHAPES
 
@@ -19,7 +20,6 @@ def write(name: str, folder: Path) -> Path:
 
     Or of Qwen2.5-VL-3B's, with its processor.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
 
     from helpers import nano
@@ -42,16 +42,10 @@ def write(name: str, folder: Path) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         dtype="bfloat16",
     )
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return _save(AutoModelForCausalLM, config, tokenizer, folder)
 
 
 def _write_vision(folder: Path) -> Path:
-    import torch
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2VLImageProcessor
 
     from helpers import nano
@@ -69,9 +63,16 @@ def _write_vision(folder: Path) -> Path:
         }
     )  # fmt: skip
     config.vision_config.update(VISION)
+    return _save(AutoModelForImageTextToText, config, processor, folder)
+
+
+def _save(kind: Any, config: Any, processor: Any, folder: Path) -> Path:
+    """Random weights for a configuration, made on the GPU where there is one, with the tokenizer or processor."""
+    import torch
+
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+        model = kind.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

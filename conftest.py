@@ -40,7 +40,8 @@ def pytest_terminal_summary(terminalreporter):
             (outcome, report)
             for outcome, reports in terminalreporter.stats.items()
             for report in reports
-            if outcome in ("passed", "failed", "error") and mark in report.keywords
+            # A file that could not be read is an error without keywords.
+            if outcome in ("passed", "failed", "error") and mark in getattr(report, "keywords", ())
         ]
         if tried:
             passed = sum(outcome == "passed" for outcome, _ in tried)

@@ -7,34 +7,54 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools.bench import first_loss, grpo, inference, medical, plots, records, scale, sft, tables, training, vram
+from helpers import data
+from tools.bench import (
+    first_loss,
+    grpo,
+    inference,
+    medical,
+    plots,
+    records,
+    scale,
+    sft,
+    sft_vision,
+    tables,
+    training,
+    vram,
+)  # fmt: skip
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
 
 
-@pytest.mark.parametrize("name", ["sft_h200", "sft_shared_host_h200", "sft_profile_h200"])
-def test_the_sft_records_are_of_sides_that_the_bench_has(name):
-    record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
-    names = asdict(next(sft.sides())).keys()
-    rows = [sft.Side(**{name: row[name] for name in names & row.keys()}) for row in record["rows"]]
-    known = [*sft.sides(), *(replace(side, profiled=True) for side in sft.fastest())]
+@pytest.mark.parametrize("path", sorted(RECORDS.glob("sft*.json")), ids=lambda path: path.stem)
+def test_the_sft_records_are_of_sides_that_the_bench_has(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    known = [
+        *sft.sides(), *(replace(side, profiled=True) for side in sft.fastest()), *sft_vision.sides(),
+        *(side for model in sft.SHAPES for side in sft.sides_of(model)),
+    ]  # fmt: skip
+    kind = sft_vision.Side if "vision" in path.stem else sft.Side
+    rows = [records.side_of(row, kind) for row in record["rows"]]
     assert rows == [side for side in known if side in rows]  # in the bench's order
-    assert "profile" in name or record["ratios"] == sft.ratios(record["rows"])
+    assert "profile" in path.stem or record["ratios"] == sft.ratios(record["rows"])
 
 
-@pytest.mark.parametrize("name", ["sft_h200", "sft_shared_host_h200"])
+@pytest.mark.parametrize("name", ["sft_h200", "sft_shared_host_h200", "sft_shapes_h200"])
 def test_packed_sides_did_the_same_work(name):
     record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
-    first, *others = (row for row in record["rows"] if row["packing"])
-    for other in others:
-        assert other["useful_tokens_per_step"] == first["useful_tokens_per_step"]
-        assert other["losses"] == pytest.approx(first["losses"], abs=2e-3)
+    models = {row.get("model", sft.MODEL) for row in record["rows"]}
+    for model in models:
+        first, *others = (r for r in record["rows"] if r["packing"] and r.get("model", sft.MODEL) == model)
+        for other in others:
+            assert other["useful_tokens_per_step"] == first["useful_tokens_per_step"]
+            assert other["losses"] == pytest.approx(first["losses"], abs=2e-3)
 
 
 def test_ratios_take_the_best_side_that_keeps_checkpointing():
     def row(engine, speed, packing=True, checkpointing=True):
-        return {"engine": engine, "useful_tokens_per_s": speed, "packing": packing, "checkpointing": checkpointing}
+        made = {"engine": engine, "useful_tokens_per_s": speed, "packing": packing, "checkpointing": checkpointing}
+        return made | {"liger": False}
 
     rows = [row("trl", 10, packing=False), row("trl", 40), row("unsloth", 50), row("unsloth", 90, checkpointing=False)]
     assert sft.ratios(rows) == {"course / tutorial": 5.0, "course / TRL's best": 1.25}
@@ -43,10 +63,11 @@ def test_ratios_take_the_best_side_that_keeps_checkpointing():
 
 
 def test_another_model_has_both_trainers_at_the_same_batch():
-    tutorial, trl, course, unchecked = sft.sides_of("Llama-3.1-8B")
-    assert {side.model for side in (tutorial, trl, course, unchecked)} == {"Llama-3.1-8B"}
+    tutorial, other, trl, course, unchecked = sft.sides_of("Llama-3.1-8B")
+    assert {side.model for side in (tutorial, other, trl, course, unchecked)} == {"Llama-3.1-8B"}
     assert (trl.batch, trl.accumulation, trl.packing) == (course.batch, course.accumulation, course.packing)
     assert not tutorial.packing and trl.liger and course.checkpointing and not unchecked.checkpointing
+    assert replace(other, name=tutorial.name, cudnn=True) == tutorial
 
 
 def test_a_trainers_figures_leave_the_first_steps_out():
@@ -98,6 +119,36 @@ def test_the_readings_on_packing_say_what_was_measured():
         text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
         assert all(f"{figure:,}" in text for figure in told), language
         assert f"{shared[whole] / shared[best]:.2f}" in text and "6.8 · 10¹⁴" in text
+
+
+def test_the_readings_on_other_sizes_say_what_was_measured():
+    record = json.loads((RECORDS / "sft_shapes_h200.json").read_text(encoding="utf-8"))
+    for language in ("en", "zh"):
+        text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
+        for model in sft.SHAPES:
+            plain, trl, course, _ = (row for row in record["rows"] if row["model"] == model)
+            added = (course["peak_gib"] - course["loaded_gib"]) / (trl["peak_gib"] - trl["loaded_gib"])
+            tutorial, best = (record["ratios"][f"{model}, course / {other}"] for other in ("tutorial", "TRL's best"))
+            step = plain["seconds_per_step"]
+            told = f"{step:.1f}", f"{100 * added:.0f}", f"{tutorial:.0f}", f"{best}"
+            assert [figure for figure in told if figure not in text] == [], (language, model)
+
+
+def test_the_readings_on_pictures_say_what_was_measured():
+    record = json.loads((RECORDS / "sft_vision_h200.json").read_text(encoding="utf-8"))
+    trl, course = (
+        next(row for row in record["rows"] if row["name"].endswith(end)) for end in ("Liger, 8 x 1", "course, 8 x 1")
+    )
+    assert [round(ratio, 1) for ratio in record["ratios"].values()] == [3.0, 1.5]
+    assert round(100 * (course["peak_gib"] - course["loaded_gib"]) / (trl["peak_gib"] - trl["loaded_gib"])) == 36
+    assert course["useful_tokens_per_step"] == trl["useful_tokens_per_step"]
+    sheet = data.load_odometer_excel(ROOT / "data_samples" / "odometer" / "odometer_en.xlsx")
+    width, height = (pixels // 28 for pixels in sft_vision.picture(sheet["image"][0]).size)
+    windows = -(-width // 4) * -(-height // 4)  # of 4 x 4 tokens
+    for language in ("en", "zh"):
+        text = (ROOT / f"lessons/05_qwen2_5_vl_odometer/reading.{language}.md").read_text(encoding="utf-8")
+        told = [width * height, 4 * width * height, windows, windows * 28 * 8, course["useful_tokens_per_s"]]
+        assert all(f"{figure:,}" in text for figure in told), language
 
 
 def test_the_readings_on_serving_say_what_was_measured():
@@ -238,6 +289,28 @@ def test_a_side_runs_apart_and_a_failing_one_is_said(monkeypatch, tmp_path, caps
     assert records.apart("side", "a", "b c") == {"got": ["--one", "a", "b c"]}
     assert records.apart("broken") is None
     assert "FAILED" in (said := capsys.readouterr().out) and "no memory left" in said
+
+
+def test_only_some_sides_are_measured_and_the_others_rows_stay(monkeypatch, tmp_path, capsys):
+    source = "import json, sys\nprint(json.dumps(json.loads(sys.argv[2]) | {'figure': sys.argv[3]}))\n"
+    (tmp_path / "some_bench.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    sides = [inference.Side("A", "x"), inference.Side("A", "y"), inference.Side("B", "x")]
+
+    def run(path, *arguments):
+        options = records.parser("", "r").parse_args(["--out", str(tmp_path / "r.json"), *arguments])
+        record = records.new("s", "m", "u", ())
+        status = records.run_sides("some_bench", record, sides, path, options, lambda rows: {"rows": len(rows)})
+        there = json.loads((tmp_path / "r.json").read_text("utf-8"))
+        assert [records.side_of(row, inference.Side) for row in there["rows"]] == sides
+        return status, [row["figure"] for row in there["rows"]], there["ratios"]
+
+    assert run("1st") == (0, ["1st"] * 3, {"rows": 3})
+    assert run("2nd", "--only", '"x"') == (0, ["2nd", "1st", "2nd"], {"rows": 3})
+    assert "2 of 2 measured" in capsys.readouterr().out
+    assert run("3rd", "--only", "B") == (0, ["2nd", "1st", "3rd"], {"rows": 3})
+    with pytest.raises(SystemExit, match=r"(?s)--only C: no side.*weights='y'"):
+        run("4th", "--only", "C")
 
 
 def test_a_record_says_what_it_was_measured_with(tmp_path, capsys):

@@ -140,10 +140,9 @@ def main() -> int:
         "included; GiB allocated by torch (vLLM's own share beside it)",
         (*records.PACKAGES, "vllm"),
     )
-    wanted = list(sides(options.bits))
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(MODEL, path)
-        return records.run_sides("tools.bench.grpo", record, wanted, path, options.out, ratios)
+        return records.run_sides("tools.bench.grpo", record, [*sides(options.bits)], path, options, ratios)
 
 
 if __name__ == "__main__":

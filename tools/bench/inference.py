@@ -8,7 +8,6 @@ own build (`xllamacpp`), which has no CUDA in it: it runs on the machine's CPU c
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -138,15 +137,17 @@ def _llama_cpp(side: Side, path: str) -> Write:
     return write
 
 
-def write_ggufs(path: str) -> None:
-    """q8_0 and q4_k_m of the checkpoint, beside it."""
+def write_ggufs(path: str, kinds: set[str]) -> None:
+    """The checkpoint in each of these forms, such as q8_0, beside it."""
     from helpers import llama_cpp
 
+    if not kinds:
+        return
     folder = llama_cpp.use("index")
     half = Path(path, "model.f16.gguf")
     converter = [sys.executable, folder / "convert_hf_to_gguf.py", path, "--outtype", "f16", "--outfile", half]
     subprocess.run(converter, check=True, capture_output=True)
-    for kind in ("q8_0", "q4_k_m"):
+    for kind in sorted(kinds):
         goal = Path(path, f"model.{kind}.gguf")
         subprocess.run([folder / "llama-quantize", half, goal, kind], check=True, capture_output=True)
 
@@ -166,7 +167,6 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> int:
     parser = records.parser(__doc__, "inference")
-    parser.add_argument("--only", default="", help="sides whose engine contains this; OUT keeps the others")
     parser.add_argument("--model", default=MODEL, help="a shape in helpers.vram.SHAPES")
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
@@ -177,16 +177,10 @@ def main() -> int:
         "new tokens a second, prompt processing included; the better of two rounds",
         ("torch", "transformers", "bitsandbytes", "unsloth", "vllm", "xllamacpp"),
     )
-    wanted = [side for side in sides() if options.only in side.engine]
-    if options.only and options.out.exists():
-        there = json.loads(options.out.read_text(encoding="utf-8"))
-        record["rows"] = [row for row in there["rows"] if options.only not in row["engine"]]
-        record["versions"] = there["versions"] | record["versions"]
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(options.model, path)
-        if any(side.engine.startswith("llama.cpp") for side in wanted):
-            write_ggufs(path)
-        return records.run_sides("tools.bench.inference", record, wanted, path, options.out, ratios)
+        write_ggufs(path, {side.weights for side in records.chosen(sides(), options)} & {"q8_0", "q4_k_m"})
+        return records.run_sides("tools.bench.inference", record, [*sides()], path, options, ratios)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,12 @@ def scaling(record: dict[str, Any], axes: list[Axes]) -> None:
 def speed_and_memory(record: dict[str, Any], axes: list[Axes]) -> None:
     """Tokens a second, and memory: what the weights take, and what training adds."""
     rows = record["rows"][::-1]
+    axes[0].figure.set_figheight(max(3, len(rows) / 3))
     several = len({row.get("model") for row in rows}) > 1
     names = [f"{row['model']}: {row['name']}" if several else row["name"] for row in rows]
     axes[0].barh(names, [row["useful_tokens_per_s"] for row in rows])
     axes[0].set_xlabel("useful tokens/s")
+    axes[0].locator_params(axis="x", nbins=5)
     loaded = [row["loaded_gib"] for row in rows]
     axes[1].barh(names, loaded, color="0.8", label="loaded")
     axes[1].barh(names, [row["peak_gib"] - row["loaded_gib"] for row in rows], left=loaded, label="training")

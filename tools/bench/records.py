@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +22,6 @@ from filelock import FileLock, Timeout
 
 from helpers import launch
 
-SIDE_BY_SIDE = (
-    "a side on each GPU of this host at a time: quicker, but sides that wait for the CPU slow one another down"
-)
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 
 
@@ -44,11 +41,32 @@ def new(subject: str, model: str, unit: str, packages: Iterable[str] = PACKAGES)
 
 
 def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
-    """The options of a bench with sides: where the record goes, and `--one`, by which `run_sides` asks for a side."""
+    """The options of a bench with sides: what `run_sides` looks at, and `--one`, by which it asks for a side."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, default=Path("benchmarks/records", f"{name}.json"))
+    made.add_argument(
+        "--only", default="", metavar="TEXT", help="sides in whose settings it stands; OUT keeps the others"
+    )
+    made.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="a side on each GPU at a time: quicker, but sides that wait for the CPU slow one another down",
+    )
     made.add_argument("--one", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
     return made
+
+
+def chosen(sides: Iterable[Any], options: argparse.Namespace) -> list[Any]:
+    """The sides (dataclasses) that `--only` leaves. Raises SystemExit where it leaves none."""
+    sides = [*sides]
+    if found := [side for side in sides if options.only in json.dumps(asdict(side))]:
+        return found
+    raise SystemExit(f"--only {options.only}: no side has it in its settings. There are\n" + "\n".join(map(str, sides)))
+
+
+def side_of(row: dict[str, Any], kind: type) -> Any:
+    """The side that a record's row is of; what an older record does not say is the dataclass's default."""
+    return kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
 
 
 def one_side(options: argparse.Namespace, side: type, measure: Callable[[Any, str], dict[str, Any]]) -> bool:
@@ -104,17 +122,24 @@ def run_sides(
     record: dict[str, Any],
     sides: Sequence[Any],
     path: str,
-    out: Path,
+    options: argparse.Namespace,
     ratios: Callable[[list[dict[str, Any]]], dict[str, float]],
-    side_by_side: bool = False,
 ) -> int:
-    """Measure every side (a dataclass) on the checkpoint at `path`, and save after each; returns the exit status.
+    """Measure the sides (dataclasses of one kind) on the checkpoint at `path`, and save after each; the exit status.
 
-    Rows that the record already has stay first. With `side_by_side`, the sides share out the GPUs of this host, with those of
-    other benches that do so at the same time: one side at a time on each, with its share of the CPU's cores.
+    With `--only`, the rows of the other sides stay as the file `--out` has them. With `--side-by-side`, the sides share
+    out the GPUs of this host, with those of other benches that do so at the same time: one side at a time on each, with
+    its share of the CPU's cores.
     """
-    earlier = record["rows"]
-    gpus = launch.seen() if side_by_side else []
+    wanted = chosen(sides, options)
+    found: dict[int, dict[str, Any]] = {}
+    if options.only and options.out.exists():
+        there = json.loads(options.out.read_text(encoding="utf-8"))
+        record["versions"] = there["versions"] | record["versions"]
+        for row in there["rows"]:
+            if (side := side_of(row, type(sides[0]))) in sides and side not in wanted:
+                found[sides.index(side)] = row
+    gpus = launch.seen() if options.side_by_side else []
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"
@@ -126,19 +151,20 @@ def run_sides(
                 os.sched_setaffinity(0, cores[place * share : (place + 1) * share] or cores)
             return apart(module, json.dumps(asdict(side)), path, gpu=gpu)
 
-    found: dict[int, dict[str, Any]] = {}
+    measured = 0
     pool = ThreadPoolExecutor(len(gpus) or 1)
-    place = {pool.submit(measure, side): number for number, side in enumerate(sides)}
+    place = {pool.submit(measure, side): sides.index(side) for side in wanted}
     try:
         for done in as_completed(place):
             if row := done.result():
+                measured += 1
                 found[place[done]] = row
-                record["rows"] = [*earlier, *(found[number] for number in sorted(found))]
+                record["rows"] = [found[number] for number in sorted(found)]
                 record["ratios"] = ratios(record["rows"])
-                save(record, out)
+                save(record, options.out)
     finally:
         pool.shutdown(cancel_futures=True)  # interrupted: no further side
-    return verdict(record, len(earlier) + len(sides))
+    return verdict(record, len(wanted), measured)
 
 
 @contextmanager
@@ -158,10 +184,11 @@ def _lent(gpus: Sequence[str]) -> Iterator[str | None]:
     yield None
 
 
-def verdict(record: dict[str, Any], wanted: int) -> int:
-    """Say how much was measured; the exit status: 0 when all of it was."""
-    print(f"{len(record['rows'])} of {wanted} measured, on {record['hardware']}: {record.get('ratios', '')}")
-    return 0 if len(record["rows"]) == wanted else 1
+def verdict(record: dict[str, Any], wanted: int, measured: int | None = None) -> int:
+    """Say how much was measured, by default as much as there are rows; the exit status: 0 when all of it was."""
+    measured = len(record["rows"]) if measured is None else measured
+    print(f"{measured} of {wanted} measured, on {record['hardware']}: {record.get('ratios', '')}")
+    return 0 if measured == wanted else 1
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Tokens a second and peak memory of QLoRA fine-tuning: the course's settings against plain TRL, same rows, one run.
 
     python -m tools.bench.sft --out benchmarks/records/sft_h200.json     (a GPU; no network: the weights are random)
-    python -m tools.bench.sft --models Qwen2.5-0.5B --out benchmarks/records/sft_shapes_h200.json   fewer sides; added
+    python -m tools.bench.sft --shapes --out benchmarks/records/sft_shapes_h200.json    other models, fewer sides
     python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
 
 The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
@@ -52,12 +52,17 @@ class Side:
     checkpointing: bool = True
     model: str = MODEL
     profiled: bool = False  # not the speed, but what the GPU's time goes into
+    cudnn: bool = (
+        True  # may torch choose cuDNN's attention? On Hopper it does from 2.11 on; it is planned for each width
+    )
 
 
 def sides() -> Iterator[Side]:
     """The usual tutorial, what plain TRL can do at its best, the course."""
     trl, course = Side("TRL, packed", "trl"), Side("course, packed", "unsloth")
-    yield replace(trl, name="TRL, as tutorials do", packing=False)
+    tutorial = replace(trl, name="TRL, as tutorials do", packing=False)
+    yield tutorial
+    yield replace(tutorial, name="TRL, as tutorials do, without cuDNN's attention", cudnn=False)
     yield replace(trl, name="TRL, packed, flex attention", attention="flex_attention")
     trl = replace(trl, attention="flex_attention", liger=True)
     yield replace(trl, name="TRL, packed, flex attention, Liger")
@@ -78,7 +83,7 @@ def fastest(model: str = MODEL) -> Iterator[Side]:
 
 def sides_of(model: str) -> Iterator[Side]:
     """Of another model the tutorial and the fastest."""
-    yield replace(next(sides()), model=model)
+    yield from (replace(side, model=model) for side in sides() if not side.packing)
     yield from fastest(model)
 
 
@@ -123,6 +128,7 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
     clock, useful = training.clock(), list[int]()
     callbacks = [clock, profiler := training.profiler(WARM_UP, PROFILED)] if side.profiled else [clock]
 
@@ -209,42 +215,40 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
     course = best(row for row in rows if row["engine"] == "unsloth" and row["checkpointing"])
     plain = [row for row in rows if row["engine"] == "trl"]
-    others = {"course / tutorial": best(r for r in plain if not r["packing"]), "course / TRL's best": best(plain)}
+    others = {
+        "course / tutorial": best(r for r in plain if not (r["packing"] or r["liger"])),
+        "course / TRL's best": best(plain),
+    }
     return {name: round(course / other, 2) for name, other in others.items()}
 
 
 def main() -> int:
     parser = records.parser(__doc__, "sft")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--models", nargs="+", choices=SHAPES, help=f"instead of {MODEL}; OUT keeps its other models")
+    what.add_argument(
+        "--shapes", action="store_true", help=f"{', '.join(SHAPES)} instead of {MODEL}, fewer sides of each"
+    )
     what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, of the fastest sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
-    parser.add_argument("--side-by-side", action="store_true", help=records.SIDE_BY_SIDE)
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
         return 0
-    models = options.models or [MODEL]
-    wanted = [side for model in models for side in (sides_of(model) if options.models else sides())]
+    every = [side for model in SHAPES for side in sides_of(model)] if options.shapes else [*sides()]
     record = records.new(
         "QLoRA SFT, useful tokens a second and peak memory",
-        f"the shape of {'each model' if options.models else MODEL}, random weights in NF4, LoRA r = {RANK}, "
+        f"the shape of {'each model' if options.shapes else MODEL}, random weights in NF4, LoRA r = {RANK}, "
         "rows in Alpaca's lengths",
         "GiB allocated by torch; tokens with a label a second, after the first steps",
     )
     if options.profile:
-        wanted = [replace(side, profiled=True) for side in fastest()]
+        every = [replace(side, profiled=True) for side in fastest()]
         record["subject"] = "QLoRA SFT, where the GPU's time goes"
         record["unit"] = f"milliseconds of GPU time a step, the mean of {PROFILED}"
-    if options.models and options.out.exists():
-        there = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
-        record["rows"] = [row for row in there if row["model"] not in models]
     with records.scratch(options.scratch) as scratch:
-        for model in models:
+        for model in dict.fromkeys(side.model for side in records.chosen(every, options)):
             records.random_weights(model, f"{scratch}/{model}")
         compared = (lambda rows: {}) if options.profile else ratios
-        return records.run_sides(
-            "tools.bench.sft", record, wanted, scratch, options.out, compared, options.side_by_side
-        )
+        return records.run_sides("tools.bench.sft", record, every, scratch, options, compared)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,18 @@ class Side:
     liger: bool = False
     checkpointing: bool = True
     packing: bool = False
+    cudnn: bool = True  # may torch choose cuDNN's attention? See tools.bench.sft
 
 
 def sides() -> Iterator[Side]:
     """TRL as tutorials do, TRL's best, lesson 05, and lesson 05 with all rows at once and without checkpointing."""
     trl, course = Side("TRL, as tutorials do", "trl"), Side("course", "unsloth")
     yield trl
+    yield replace(trl, name="TRL, as tutorials do, without cuDNN's attention", cudnn=False)
     yield replace(trl, name="TRL, Liger, 8 x 1", batch=8, accumulation=1, liger=True)
     yield course
     yield (whole := replace(course, name="course, 8 x 1", batch=8, accumulation=1))
+    yield replace(whole, name="course, 8 x 1, without cuDNN's attention", cudnn=False)
     yield replace(whole, name="course, the same without checkpointing", checkpointing=False)
 
 
@@ -96,8 +99,8 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     import torch
     from trl import SFTConfig, SFTTrainer
 
+    torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
     clock, useful = training.clock(), list[int]()
-
     counting = training.counting(SFTTrainer, useful, lambda inputs: inputs["attention_mask"].sum())
     model, options = (_unsloth if side.engine == "unsloth" else _trl)(side, path)
     loaded = torch.cuda.memory_allocated()
@@ -169,7 +172,6 @@ def _trl(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
 def main() -> int:
     parser = records.parser(__doc__, "sft_vision")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoint (8 GB), kept for the next run")
-    parser.add_argument("--side-by-side", action="store_true", help=records.SIDE_BY_SIDE)
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
         return 0
@@ -181,9 +183,7 @@ def main() -> int:
     )
     with records.scratch(options.scratch) as scratch:
         records.random_weights(MODEL, path := f"{scratch}/{MODEL}")
-        return records.run_sides(
-            "tools.bench.sft_vision", record, [*sides()], path, options.out, sft.ratios, options.side_by_side
-        )
+        return records.run_sides("tools.bench.sft_vision", record, [*sides()], path, options, sft.ratios)
 
 
 if __name__ == "__main__":

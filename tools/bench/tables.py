@@ -107,6 +107,7 @@ OTHERWISE = {  # headings of one kind alone
 # Texts of the records that a reader of Chinese sees in Chinese; numbers and product names need no entry.
 CHINESE = {
     "TRL, as tutorials do": "TRL，一般教程的跑法",
+    "TRL, as tutorials do, without cuDNN's attention": "TRL，一般教程的跑法，不用 cuDNN 的注意力",
     "TRL, packed, flex attention": "TRL，打包，flex attention",
     "TRL, packed, flex attention, Liger": "TRL，打包，flex attention，Liger",
     "TRL, packed, flex attention, Liger, 8 x 1": "TRL，打包，flex attention，Liger，8 × 1",
@@ -117,6 +118,7 @@ CHINESE = {
     "course, packed, varlen, 8 x 1": "本课，打包，varlen，8 × 1",
     "course, packed, varlen, 8 x 1, no checkpointing": "本课，打包，varlen，8 × 1，不用梯度检查点",
     "course, 8 x 1": "本课，8 × 1",
+    "course, 8 x 1, without cuDNN's attention": "本课，8 × 1，不用 cuDNN 的注意力",
     "course, the same without checkpointing": "本课，同上，不用梯度检查点",
     "course, vLLM": "本课，vLLM",
     "course, generate": "本课，generate",

@@ -25,6 +25,16 @@ MIB = 2**20
 BITS = {"lora": 0.0, "merged_16bit": 16.0, "merged_4bit_forced": 5.7, "f16": 16.0, "q8_0": 8.5, "q4_k_m": 4.9}
 GGUF = ("f16", "q8_0", "q4_k_m")
 MARGIN = 1.05  # tokenizer, metadata, and what the file system takes
+WORDS: runtime.Words = {
+    "en": {
+        "disk": "the exports need {need:.1f} GB and {folder} has {free:.1f} GB free. Take formats out of FORMATS, or "
+        "set OUTPUT_DIR to a larger disk (on Kaggle: a folder in /tmp).",
+    },
+    "zh": {
+        "disk": "导出一共需要 {need:.1f} GB，而 {folder} 只剩 {free:.1f} GB。请从 FORMATS 里去掉几种格式，或者把 OUTPUT_DIR "
+        "设到更大的磁盘上（Kaggle 上用 /tmp 下的文件夹）。",
+    },
+}
 
 
 class ExportFailed(runtime.Stop):
@@ -114,10 +124,8 @@ class Exports:
         place = next(p for p in (self.folder, *self.folder.parents) if p.exists())
         free = shutil.disk_usage(place).free
         if free < total:
-            raise runtime.NotEnough(
-                f"the exports need {total / runtime.GB:.1f} GB and {place} has {free / runtime.GB:.1f} GB free. "
-                "Take formats out of FORMATS, or set OUTPUT_DIR to a larger disk (on Kaggle: a folder in /tmp)."
-            )
+            facts = {"need": total / runtime.GB, "folder": place, "free": free / runtime.GB}
+            raise runtime.NotEnough(runtime.say(WORDS, "disk", **facts))
         rows = {**need, "in all, with 5 % to spare": total, "free": free}
         return pd.DataFrame({"GB": [f"{size / runtime.GB:,.3f}" for size in rows.values()]}, index=list(rows))
 

@@ -50,8 +50,10 @@ def test_a_small_disk_stops_before_the_export(tmp_path, monkeypatch) -> None:
     wanted = exports(tmp_path / "not" / "there", ["q8_0"])
     need = export.MARGIN * sum(wanted.disk().values())
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=need - 1))
-    with pytest.raises(runtime.NotEnough, match=rf"need {need / 2**30:.1f} GB .*FORMATS.*OUTPUT_DIR"):
-        wanted.check_disk()
+    for language, says in (("en", "need"), ("zh", "需要")):
+        monkeypatch.setenv("COURSE_LANGUAGE", language)
+        with pytest.raises(runtime.NotEnough, match=rf"{says} {need / 2**30:.1f} GB.*FORMATS.*OUTPUT_DIR"):
+            wanted.check_disk()
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=need + 1))
     assert wanted.check_disk().loc["free", "GB"] == f"{need / 2**30:,.3f}"
 

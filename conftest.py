@@ -29,8 +29,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.notebook)
+
+    def cost(item):
+        lesson = item.callspec.params.get("lesson") if hasattr(item, "callspec") else None
+        return minutes.get(getattr(lesson, "slug", item.path.stem), 0)
+
     # The longest first: a long one at the end would leave the other workers with nothing to do.
-    items.sort(key=lambda item: minutes.get(item.path.stem, 0), reverse=True)
+    items.sort(key=cost, reverse=True)
 
 
 def pytest_terminal_summary(terminalreporter):

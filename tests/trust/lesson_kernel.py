@@ -51,6 +51,10 @@ class Kernel:
         cell, place = self.add(source)
         return await self.client.async_execute_cell(cell, place)
 
+    async def says(self, source: str) -> str:
+        """What a cell prints, however many messages it came in."""
+        return "".join(output.text for output in (await self.run(source)).outputs).strip()
+
     async def run_cells(self, numbers: Iterable[int], values: dict[str, Any], times: int = 1) -> None:
         """Execute cells by number, each `times` times in a row, with `values` after the parameters cell."""
         for number in numbers:

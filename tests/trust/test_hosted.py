@@ -25,7 +25,7 @@ from tests import platform_modules
 from tests.test_platform_setup import FREEZE, REPLACED, UNREACHABLE, uv  # noqa: F401, a fixture
 from tools.lessons import ROOT, load_course
 
-pytestmark = [pytest.mark.platforms, pytest.mark.weekly, pytest.mark.notebook, pytest.mark.index, pytest.mark.nano]
+pytestmark = [pytest.mark.platforms, pytest.mark.notebook, pytest.mark.index, pytest.mark.nano]
 COURSE = load_course()
 PINS = r"(?m)^([\w.-]+)==([^\s\\;]+)"
 LISTED = "Tesla T4, 15360 MiB, 580.82.07"

@@ -187,7 +187,6 @@ def test_a_model_comes_whole_from_modelscope_by_one_parameter(mirror, model, cli
 
 @pytest.mark.index
 @pytest.mark.notebook
-@pytest.mark.weekly
 @pytest.mark.parametrize(
     ("name", "address", "does", "says"),
     [

@@ -39,7 +39,7 @@ WORDS = {
         "reading": "reading: why it works",
         "read": "reading",
         "other": "中文",
-        "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | seen to run on | open |",
+        "head": "| | lesson | shows | GPU memory | minutes (T4 / CPU, trimmed) | on a GPU | open |",
         "none": "–",
         "seen": "seen to run on {hardware}, {date} ({how}, {minutes} min{peak})",
         "unseen": "not yet seen to run on a GPU",

@@ -21,7 +21,7 @@ from tools.bench import (
     tables,
     training,
     vram,
-)  # fmt: skip
+)
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
@@ -311,6 +311,9 @@ def test_only_some_sides_are_measured_and_the_others_rows_stay(monkeypatch, tmp_
     assert run("3rd", "--only", "B") == (0, ["2nd", "1st", "3rd"], {"rows": 3})
     with pytest.raises(SystemExit, match=r"(?s)--only C: no side.*weights='y'"):
         run("4th", "--only", "C")
+    monkeypatch.setattr(records, "new", lambda *what: {"hardware": "a GPU", "versions": {}, "rows": []})
+    with pytest.raises(SystemExit, match=r"r.json was measured on CPU and this is a GPU.*--out"):
+        run("5th", "--only", "B")
 
 
 def test_a_record_says_what_it_was_measured_with(tmp_path, capsys):

@@ -131,18 +131,23 @@ def run_sides(
     out the GPUs of this host, with those of other benches that do so at the same time: one side at a time on each, with
     its share of the CPU's cores.
     """
-    wanted = chosen(sides, options)
-    found: dict[int, dict[str, Any]] = {}
-    if options.only and options.out.exists():
-        there = json.loads(options.out.read_text(encoding="utf-8"))
-        record["versions"] = there["versions"] | record["versions"]
-        for row in there["rows"]:
-            if (side := side_of(row, type(sides[0]))) in sides and side not in wanted:
-                found[sides.index(side)] = row
     gpus = launch.seen() if options.side_by_side else []
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"
+    wanted = chosen(sides, options)
+    found: dict[int, dict[str, Any]] = {}
+    if options.only and options.out.exists():
+        there = json.loads(options.out.read_text(encoding="utf-8"))
+        if there["hardware"] != record["hardware"]:
+            raise SystemExit(
+                f"{options.out} was measured on {there['hardware']} and this is {record['hardware']}: sides of two "
+                "machines are no comparison. Leave out --only, or name another file by --out."
+            )
+        record["versions"] = there["versions"] | record["versions"]
+        for row in there["rows"]:
+            if (side := side_of(row, type(sides[0]))) in sides and side not in wanted:
+                found[sides.index(side)] = row
 
     def measure(side: Any) -> dict[str, Any] | None:
         with _lent(gpus) as gpu:

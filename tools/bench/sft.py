@@ -52,9 +52,8 @@ class Side:
     checkpointing: bool = True
     model: str = MODEL
     profiled: bool = False  # not the speed, but what the GPU's time goes into
-    cudnn: bool = (
-        True  # may torch choose cuDNN's attention? On Hopper it does from 2.11 on; it is planned for each width
-    )
+    # May torch choose cuDNN's attention? From 2.11 on it does on Hopper, and plans it anew for each width.
+    cudnn: bool = True
 
 
 def sides() -> Iterator[Side]:

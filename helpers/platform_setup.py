@@ -106,6 +106,9 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
     Raises NotInstalled (local), SetupFailed, or RestartNeeded (Colab, Kaggle). A second call changes nothing.
     """
     os.environ["COURSE_LANGUAGE"] = language
+    # From 2.11 on torch prefers cuDNN's attention on Hopper and Blackwell (pytorch/pytorch#162073), which plans anew for
+    # each length: 0.44 s forward and 0.55 s back, as modelscope/FunASR#3704 found. Here nearly every batch has its own.
+    os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
     if not several_gpus:
         _choose_a_gpu()
     _raise_on_shell_errors()

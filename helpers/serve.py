@@ -193,9 +193,6 @@ def environment(engine: str, model: str, api_key: str | None) -> dict[str, str]:
     elif "HF_TOKEN" in os.environ:
         env["HF_TOKEN"] = os.environ["HF_TOKEN"]
     if engine == "transformers":
-        # Torch 2.11 prefers cuDNN's attention on Hopper (pytorch/pytorch#162073), which makes a plan for every new
-        # length; where requests come and go, each token of a batch has one.
-        env.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
         return env
     env.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # with it 0.26 waits for a download where there is no network
     env.setdefault("VLLM_NO_USAGE_STATS", "1")

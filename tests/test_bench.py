@@ -36,6 +36,8 @@ def test_the_sft_records_are_of_sides_that_the_bench_has(path):
     ]  # fmt: skip
     kind = sft_vision.Side if "vision" in path.stem else sft.Side
     rows = [records.side_of(row, kind) for row in record["rows"]]
+    if not any("cudnn" in row for row in record["rows"]):  # before the bench had a word on it
+        known = [replace(side, cudnn=True) for side in known if "cuDNN" not in side.name]
     assert rows == [side for side in known if side in rows]  # in the bench's order
     assert "profile" in path.stem or record["ratios"] == sft.ratios(record["rows"])
 

@@ -306,6 +306,17 @@ def test_nothing_to_change_installs_nothing(monkeypatch, installer):
     assert all("--dry-run" in command for command in installer.commands)
 
 
+@pytest.mark.parametrize(("chosen", "then"), [(None, "1"), ("0", "0")])
+def test_cudnns_attention_comes_last_unless_somebody_chose(monkeypatch, installer, chosen, then):
+    name = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
+    monkeypatch.setenv(name, chosen or "")  # so that it is put back
+    if chosen is None:
+        monkeypatch.delenv(name)
+    at(monkeypatch, "local", {})
+    platform_setup.setup()
+    assert os.environ[name] == then
+
+
 def test_a_failing_installer_says_why(monkeypatch):
     monkeypatch.setattr(runtime, "platform_name", lambda: "kaggle")
     command = [sys.executable, "-c", "import sys; sys.exit('error: Failed to fetch')"]

@@ -52,13 +52,14 @@ class Side:
     checkpointing: bool = True
     model: str = MODEL
     profiled: bool = False  # not the speed, but what the GPU's time goes into
-    # May torch choose cuDNN's attention? From 2.11 on it does on Hopper, and plans it anew for each width.
+    # May torch choose cuDNN's attention? From 2.11 on it does on Hopper, and plans it anew for each width. The course's
+    # notebooks tell it not to (`helpers.platform_setup.setup`).
     cudnn: bool = True
 
 
 def sides() -> Iterator[Side]:
     """The usual tutorial, what plain TRL can do at its best, the course."""
-    trl, course = Side("TRL, packed", "trl"), Side("course, packed", "unsloth")
+    trl, course = Side("TRL, packed", "trl"), Side("course, packed", "unsloth", cudnn=False)
     tutorial = replace(trl, name="TRL, as tutorials do", packing=False)
     yield tutorial
     yield replace(tutorial, name="TRL, as tutorials do, without cuDNN's attention", cudnn=False)

@@ -311,11 +311,15 @@ def test_only_some_sides_are_measured_and_the_others_rows_stay(monkeypatch, tmp_
     assert run("2nd", "--only", '"x"') == (0, ["2nd", "1st", "2nd"], {"rows": 3})
     assert "2 of 2 measured" in capsys.readouterr().out
     assert run("3rd", "--only", "B") == (0, ["2nd", "1st", "3rd"], {"rows": 3})
+    old = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    records.save(old | {"rows": [*old["rows"], {"engine": "C", "weights": "x"}]}, tmp_path / "r.json")
+    assert run("4th", "--only", "B") == (0, ["2nd", "1st", "4th"], {"rows": 3})
+    assert "left out" in (said := capsys.readouterr().out) and "engine='C'" in said
     with pytest.raises(SystemExit, match=r"(?s)--only C: no side.*weights='y'"):
-        run("4th", "--only", "C")
+        run("5th", "--only", "C")
     monkeypatch.setattr(records, "new", lambda *what: {"hardware": "a GPU", "versions": {}, "rows": []})
     with pytest.raises(SystemExit, match=r"r.json was measured on CPU and this is a GPU.*--out"):
-        run("5th", "--only", "B")
+        run("6th", "--only", "B")
 
 
 def test_a_record_says_what_it_was_measured_with(tmp_path, capsys):

@@ -146,7 +146,9 @@ def run_sides(
             )
         record["versions"] = there["versions"] | record["versions"]
         for row in there["rows"]:
-            if (side := side_of(row, type(sides[0]))) in sides and side not in wanted:
+            if (side := side_of(row, type(sides[0]))) not in sides:
+                print(f"{options.out}: left out, for this bench has no such side any more: {side}")
+            elif side not in wanted:
                 found[sides.index(side)] = row
 
     def measure(side: Any) -> dict[str, Any] | None:

@@ -101,6 +101,7 @@ def test_course_run_notes_what_became_of_it(tiny, monkeypatch, passes) -> None:
     assert entry["passed"] == (status == 0) and entry["parameters"] == "full" and entry["lesson"] == "01_tiny"
 
 
+@pytest.mark.notebook
 def test_a_run_with_a_parameter_set_by_hand_says_so(tiny, monkeypatch) -> None:
     monkeypatch.setattr(cli, "load_course", lambda: tiny)
     name, value = next(iter(tiny.lesson("1").parameters.items()))

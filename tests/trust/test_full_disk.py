@@ -172,6 +172,7 @@ def test_it_is_told_in_the_notebooks_language_and_kaggle_is_told_of_tmp(disk, mo
     assert digests(disk.folder) == {}
 
 
+@pytest.mark.notebook  # seconds
 def test_rows_that_do_not_fit_into_the_cache_leave_earlier_ones_readable(disk, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", disk.folder)
     for name, times in {"small": 10, "large": 2**20}.items():

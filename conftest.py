@@ -3,9 +3,11 @@
 With --verified, what became of each notebook is written into benchmarks/verified.json (`make test-gpu`).
 """
 
+import functools
 import json
 import time
 
+import nbmake.nb_run
 import pytest
 
 COUNTED = {  # by mark
@@ -15,6 +17,8 @@ COUNTED = {  # by mark
     "secrets": "secrets and safety",
     "soak": "soak",
 }
+# A kernel on a busy machine with a slow disk may take more than nbclient's minute to answer.
+nbmake.nb_run.NotebookClient = functools.partial(nbmake.nb_run.NotebookClient, startup_timeout=300)
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 

@@ -77,6 +77,7 @@ def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], f
             executed,
             parameters=values,
             kernel_name="python3",
+            start_timeout=300,  # seconds; a busy machine with a slow disk takes more than papermill's minute
             cwd=course.root,
             coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],

@@ -30,7 +30,7 @@ class Kernel:
         self.trim = lesson.trim("en") | {"OUTPUT_DIR": str(folder)}
         self.cells = [cell for cell in notebook(course, lesson, "en").cells if cell.cell_type == "code"]
         self.notebook = nbformat.v4.new_notebook()
-        self.client = NotebookClient(self.notebook, timeout=1200, kernel_name="python3")
+        self.client = NotebookClient(self.notebook, timeout=1200, startup_timeout=300, kernel_name="python3")
 
     @property
     def parameters(self) -> int:

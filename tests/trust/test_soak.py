@@ -53,7 +53,7 @@ def kernel(folder: Path) -> Iterator[Callable[[Lesson], Reading]]:
     """
     llama_cpp.use("index")  # lesson 06's, read when unsloth is imported: here another lesson does that
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    client = NotebookClient(new_notebook(), kernel_name="python3", timeout=1200)
+    client = NotebookClient(new_notebook(), kernel_name="python3", timeout=1200, startup_timeout=300)
 
     def execute(sources: list[str]) -> str:
         client.nb = new_notebook(cells=[new_code_cell(source) for source in sources])

@@ -7,8 +7,8 @@ import functools
 import json
 import time
 
-import nbmake.nb_run
 import pytest
+from nbclient import NotebookClient
 
 COUNTED = {  # by mark
     "bad_input": "bad input",
@@ -17,8 +17,8 @@ COUNTED = {  # by mark
     "secrets": "secrets and safety",
     "soak": "soak",
 }
-# A kernel on a busy machine with a slow disk may take more than nbclient's minute to answer.
-nbmake.nb_run.NotebookClient = functools.partial(nbmake.nb_run.NotebookClient, startup_timeout=300)
+# nbmake's and the tests' own: a kernel on a busy machine with a slow disk may take more than a minute to answer.
+NotebookClient.__init__ = functools.partialmethod(NotebookClient.__init__, startup_timeout=300)
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed
 
 

@@ -137,9 +137,7 @@ def test_in_a_notebook_a_failing_cell_stops_it_and_a_good_one_does_not(vllm, tmp
         f"server = serve.Server('m', {vllm!r}, log='last.txt')",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    client = NotebookClient(
-        book, timeout=60, startup_timeout=300, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
-    )
+    client = NotebookClient(book, timeout=60, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
 
     def printed(cell):

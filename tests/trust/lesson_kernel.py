@@ -21,6 +21,12 @@ from tools.run import prepare
 STOP_ON_SHELL_ERRORS = "get_ipython().system_raise_on_error = True"
 
 
+def printed(cell: NotebookNode) -> str:
+    """What a cell printed, however many messages it came in; nothing else may have come of it."""
+    assert {output.output_type for output in cell.outputs} <= {"stream"}, cell.outputs
+    return "".join(output.text for output in cell.outputs)
+
+
 class Kernel:
     """A lesson's notebook, trimmed, in one kernel; every cell that is executed is kept in `notebook`, as a log."""
 
@@ -30,7 +36,7 @@ class Kernel:
         self.trim = lesson.trim("en") | {"OUTPUT_DIR": str(folder)}
         self.cells = [cell for cell in notebook(course, lesson, "en").cells if cell.cell_type == "code"]
         self.notebook = nbformat.v4.new_notebook()
-        self.client = NotebookClient(self.notebook, timeout=1200, startup_timeout=300, kernel_name="python3")
+        self.client = NotebookClient(self.notebook, timeout=1200, kernel_name="python3")
 
     @property
     def parameters(self) -> int:
@@ -50,10 +56,6 @@ class Kernel:
     async def run(self, source: str) -> NotebookNode:
         cell, place = self.add(source)
         return await self.client.async_execute_cell(cell, place)
-
-    async def says(self, source: str) -> str:
-        """What a cell prints, however many messages it came in."""
-        return "".join(output.text for output in (await self.run(source)).outputs).strip()
 
     async def run_cells(self, numbers: Iterable[int], values: dict[str, Any], times: int = 1) -> None:
         """Execute cells by number, each `times` times in a row, with `values` after the parameters cell."""

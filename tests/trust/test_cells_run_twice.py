@@ -8,15 +8,15 @@ import re
 from typing import Any
 
 import pytest
-from lesson_kernel import Kernel
+from lesson_kernel import Kernel, printed
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 from tools.lessons import Lesson, load_course
 
 COURSE = load_course()
-SHOWN = ("01", "02")  # the cheap ones, which must show their effect the last time through
-ONCE = ("10", "12", "13")  # the dear ones, whose cells run again with all the others only
+SHOWN = ("01", "02")  # the cheap ones, which show their effect the last time through in every `make test`
+ONCE = ("10", "12", "13")  # the dear ones, whose cells run again there with all the others only
 # Where nothing but the absence of errors is looked for.
 SMALLER = {"MAX_STEPS": 3, "PT_STEPS": 3, "SFT_STEPS": 3, "DPO_STEPS": 3, "EVAL_STEPS": 3}
 SMALLER |= {"HELD_OUT": 8, "ASKED": 4, "SERVED": 2, "REQUESTS": 2, "CALIBRATION_ROWS": 8, "VOTES": 2}
@@ -36,26 +36,36 @@ def smaller(lesson: Lesson) -> dict[str, Any]:
     return {name: SMALLER[name] for name in names if isinstance(lesson.parameters[name], int)}
 
 
-@pytest.mark.parametrize("lesson", COURSE.lessons, ids=COURSE.slugs)
-def test_every_cell_runs_twice_and_all_of_them_again_from_the_parameters(lesson, tmp_path):
+@pytest.mark.parametrize(
+    ("lesson", "shown"),
+    [
+        *(pytest.param(lesson, lesson.number in SHOWN, id=lesson.slug) for lesson in COURSE.lessons),
+        *(
+            pytest.param(lesson, True, id=f"{lesson.slug}-shown", marks=pytest.mark.weekly)
+            for lesson in COURSE.lessons
+            if lesson.number not in SHOWN
+        ),
+    ],
+)
+def test_every_cell_runs_twice_and_all_of_them_again_from_the_parameters(lesson, shown, tmp_path):
     kernel = Kernel(lesson, tmp_path)
     cells = range(len(kernel.cells))
     quick = kernel.trim | smaller(lesson)
-    again = kernel.trim if lesson.number in SHOWN else quick
+    again = kernel.trim if shown else quick
 
     async def session() -> None:
-        await kernel.run_cells(cells, quick, times=1 if lesson.number in ONCE else 2)
+        await kernel.run_cells(cells, quick, times=1 if lesson.number in ONCE and not shown else 2)
         (tmp_path / "summary.json").unlink()
         await kernel.run(HOLD)
         freeing = [number for number in cells[kernel.parameters :] if "memory.free(" in kernel.cells[number].source][:1]
         loaded = freeing[0] + 1 if freeing else len(cells)
         await kernel.run_cells(cells[kernel.parameters : loaded], again)
-        assert await kernel.says(LEFT) == "[]"  # of the first run's weights, so that no two models must fit
+        assert printed(await kernel.run(LEFT)) == "[]\n"  # of the first run's weights, so that no two models must fit
         await kernel.run_cells(cells[loaded:], again)
 
     kernel.execute(session)
     assert (tmp_path / "summary.json").is_file()
-    if lesson.number in SHOWN:
+    if shown:
         kernel.shows()
 
 
@@ -82,8 +92,8 @@ def test_the_training_cell_that_was_interrupted_runs_again(tmp_path):
         # A second demo for the next class: everything goes by one call, though it was interrupted in the middle.
         await interrupted()
         await kernel.run("import weakref\nheld = [weakref.ref(thing) for thing in (model, trainer, trainer.optimizer)]")
-        freed = await kernel.says('memory.free("model", "trainer")\nprint([thing() for thing in held])')
-        assert freed == "[None, None, None]"
+        freed = await kernel.run('memory.free("model", "trainer")\nprint([thing() for thing in held])')
+        assert printed(freed) == "[None, None, None]\n"
 
     kernel.execute(session)
 

@@ -9,6 +9,7 @@ from typing import Any
 import nbformat
 import pytest
 import torch
+from lesson_kernel import printed
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
@@ -73,12 +74,8 @@ def execute(*sources: str) -> dict[str, Any]:
     """Run cells in one kernel, whatever they end in; the last prints JSON."""
     notebook = nbformat.v4.new_notebook(cells=[new_code_cell(source) for source in sources])
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3", allow_errors=True).execute(
-        cwd=str(ROOT), env=env
-    )
-    (output,) = notebook.cells[-1].outputs
-    assert output.output_type == "stream", output
-    return json.loads(output.text)
+    NotebookClient(notebook, timeout=300, kernel_name="python3", allow_errors=True).execute(cwd=str(ROOT), env=env)
+    return json.loads(printed(notebook.cells[-1]))
 
 
 @pytest.fixture(scope="module")

@@ -281,7 +281,7 @@ def execute(platform: str, folder: Path) -> dict[str, Any]:
     env |= {"colab": {"COLAB_RELEASE_TAG": "r"}, "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}}.get(platform, secrets)
     sources = [source.replace("VLLM,", f"{str(vllm)!r},", 1) for _, source, _ in RUNS[platform]]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    client = NotebookClient(notebook, timeout=120, startup_timeout=300, kernel_name="python3", allow_errors=True)
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True)
     with (written / "kernel.log").open("wb") as log:
         client.execute(cwd=str(written / "work"), env=env, stdout=log, stderr=log)
     nbformat.write(notebook, written / "notebook.ipynb")

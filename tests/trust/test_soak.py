@@ -20,8 +20,10 @@ import held
 import numpy as np
 import pytest
 import torch
+from lesson_kernel import printed
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers import llama_cpp
@@ -53,13 +55,13 @@ def kernel(folder: Path) -> Iterator[Callable[[Lesson], Reading]]:
     """
     llama_cpp.use("index")  # lesson 06's, read when unsloth is imported: here another lesson does that
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-    client = NotebookClient(new_notebook(), kernel_name="python3", timeout=1200, startup_timeout=300)
+    client = NotebookClient(new_notebook(), kernel_name="python3", timeout=1200)
 
-    def execute(sources: list[str]) -> str:
+    def execute(sources: list[str]) -> NotebookNode:
         client.nb = new_notebook(cells=[new_code_cell(source) for source in sources])
         for place, cell in enumerate(client.nb.cells):
             client.execute_cell(cell, place)
-        return "".join(output.get("text", "") for output in client.nb.cells[-1].outputs)
+        return client.nb.cells[-1]
 
     def run(lesson: Lesson) -> Reading:
         few = {} if lesson.slug in PLANNED else {name: STEPS[name] for name in STEPS.keys() & lesson.parameters}
@@ -73,7 +75,7 @@ def kernel(folder: Path) -> Iterator[Callable[[Lesson], Reading]]:
         try:
             execute(sources)
         finally:
-            found = json.loads(execute(["%reset -f", "import held; held.show()"]))
+            found = json.loads(printed(execute(["%reset -f", "import held; held.show()"])))
             with (folder / "readings.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"lesson": lesson.slug} | found) + "\n")
         return found

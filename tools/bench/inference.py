@@ -139,10 +139,10 @@ def _llama_cpp(side: Side, path: str) -> Write:
 
 def write_ggufs(path: str, kinds: set[str]) -> None:
     """The checkpoint in each of these forms, such as q8_0, beside it."""
-    from helpers import llama_cpp
-
     if not kinds:
         return
+    from helpers import llama_cpp
+
     folder = llama_cpp.use("index")
     half = Path(path, "model.f16.gguf")
     converter = [sys.executable, folder / "convert_hf_to_gguf.py", path, "--outtype", "f16", "--outfile", half]
@@ -177,9 +177,10 @@ def main() -> int:
         "new tokens a second, prompt processing included; the better of two rounds",
         ("torch", "transformers", "bitsandbytes", "unsloth", "vllm", "xllamacpp"),
     )
+    ggufs = {side.weights for side in records.chosen(sides(), options)} & {"q8_0", "q4_k_m"}
     with tempfile.TemporaryDirectory() as path:
         records.random_weights(options.model, path)
-        write_ggufs(path, {side.weights for side in records.chosen(sides(), options)} & {"q8_0", "q4_k_m"})
+        write_ggufs(path, ggufs)
         return records.run_sides("tools.bench.inference", record, [*sides()], path, options, ratios)
 
 

@@ -364,6 +364,8 @@ config = SFTConfig(
     report_to="none",
     seed=SEED,
 )
+
+# %%
 trainer = SFTTrainer(
     model=model,
     processing_class=tokenizer,
@@ -473,6 +475,8 @@ def figures(name, way):
 
 names = {"plain": "plain", "examples": "examples", "notes": "notes", "both": "notes + examples"}
 names |= {"tuned": "tuned", "tuned_notes": "tuned + notes"}
+
+# %%
 report.summary(
     OUTPUT_DIR,
     verdicts=len(findings),

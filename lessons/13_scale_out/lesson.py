@@ -294,6 +294,7 @@ OPTIONS = {
 }
 
 
+# %%
 def options(name, **more):
     """The script's options, with a fresh folder of its own."""
     shutil.rmtree(f"{OUTPUT_DIR}/{name}", ignore_errors=True)  # a checkpoint of an earlier run would be gone on from

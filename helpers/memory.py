@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def free(*names: str) -> None:
     memory.free("model", "trainer")   # both: a trainer holds its model, too
 
     What IPython holds unasked goes first: the outputs in `Out` and `_`, and the last error with its traceback, whose
-    frames keep all that was at work when memory ran out (so `%debug` has nothing to look at afterwards).
+    frames keep all that was at work when memory ran out (so `%debug` has nothing to look at afterwards). Then what
+    bitsandbytes and Unsloth hold of models that nobody else does: most of each.
     """
     variables = sys._getframe(1).f_globals
     for name in names:
@@ -91,6 +93,9 @@ def free(*names: str) -> None:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
         _forget(shell)
+    if "bitsandbytes" in sys.modules:
+        _drop_launch_plans()
+        _collect_registered()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -109,3 +114,32 @@ def _forget(shell: InteractiveShell) -> None:
     if shell.displayhook.do_full_cache:
         shell.displayhook.flush()
         shell.push({"_": "", "__": "", "___": ""}, interactive=False)  # else the table of hidden names keeps them
+
+
+def _drop_launch_plans() -> None:
+    """Have Unsloth plan the launches of its 4-bit kernels anew, when a model next generates.
+
+    A plan lies with the weight's scales and may hold the transposed weight. Such a view refers to the weight where a
+    collection does not look, so weight, scales, plan and view keep one another, and the whole layer, for good.
+    """
+    from bitsandbytes.functional import QuantState
+
+    for thing in gc.get_objects():
+        if type(thing) is QuantState:
+            for name in [name for name in vars(thing) if name.startswith("_unsloth")]:
+                delattr(thing, name)
+
+
+def _collect_registered() -> None:
+    """Collect, and have bitsandbytes keep none of the embeddings that only it refers to.
+
+    Trainer registers each model's, so that an 8-bit optimizer has 32 bits for them, and nobody takes them out again.
+    """
+    from bitsandbytes.optim import GlobalOptimManager
+
+    registered = GlobalOptimManager.get_instance().module_weight_config_triple
+    entries = [(weakref.ref(module), name, config) for module, name, config in registered]
+    registered.clear()
+    gc.collect()
+    alive = ((module(), name, config) for module, name, config in entries)
+    registered.extend(entry for entry in alive if entry[0] is not None)

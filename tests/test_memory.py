@@ -1,6 +1,8 @@
+import gc
 import time
 import weakref
 
+import bitsandbytes as bnb
 import numpy as np
 import pytest
 import torch
@@ -43,3 +45,36 @@ def test_an_empty_model_holds_no_weights_whoever_holds_it():
     memory.empty(model)
     assert len(weights) == 7 and [one for one in weights if one()] == []
     assert model.state_dict() == {}
+
+
+def test_embeddings_that_only_the_8_bit_optimizers_know_are_let_go():
+    manager = bnb.optim.GlobalOptimManager.get_instance()
+    kept, done = torch.nn.Embedding(4, 2), torch.nn.Embedding(4, 2)
+    done.model = [done]  # as real ones: in a circle
+    for module in (kept, done):
+        manager.register_module_override(module, "weight", {"optim_bits": 32})
+    watched = weakref.ref(done)
+    del done, module
+    gc.collect()
+    assert watched() is not None
+    memory.free()
+    assert watched() is None
+    assert (kept, "weight", {"optim_bits": 32}) in manager.module_weight_config_triple
+
+
+@pytest.mark.parametrize("holds", [lambda weight: weight, lambda weight: weight.t()], ids=["the weight", "its transpose"])
+def test_a_4_bit_layer_that_only_a_plan_of_its_own_holds_is_let_go(holds):
+    layer = bnb.nn.Linear4bit(64, 64, quant_type="nf4").to("cpu")
+    layer.weight.quant_state._unsloth_nf4_plan = [holds(layer.weight)]
+    watched = weakref.ref(layer.weight)
+    del layer
+    memory.free()
+    assert watched() is None
+
+
+def test_a_4_bit_layer_in_use_keeps_its_weight_and_scales():
+    layer = bnb.nn.Linear4bit(64, 64, quant_type="nf4").to("cpu")
+    weight, state = layer.weight.clone(), dict(vars(layer.weight.quant_state))
+    layer.weight.quant_state._unsloth_gemv_plan = [layer.weight]
+    memory.free()
+    assert torch.equal(layer.weight, weight) and vars(layer.weight.quant_state) == state

@@ -6,13 +6,17 @@ import ctypes
 import gc
 import json
 import sys
+from collections import Counter
+from typing import Any
 
 import psutil
 import torch
+from torch._subclasses import FakeTensor
 
 from helpers import memory
 
 MIB = 1024**2
+LARGEST = 12
 OF_TORCH = ("compile_worker", "resource_tracker")  # processes that libraries keep for good
 
 
@@ -24,27 +28,33 @@ def release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def reading() -> dict[str, float]:
+def reading() -> dict[str, Any]:
     """Memory in MiB, and how many open files, threads and child processes there are, after a collection.
 
-    `tensors` is the memory of the tensors that Python objects refer to, each storage counted once. On a GPU
-    `allocated` and `reserved` are what torch holds there, and `peak` the most it had allocated since the last reading.
+    `tensors` is the memory of the tensors that Python objects refer to, each storage counted once, and `largest` says
+    how many of which kind take the most of it. On a GPU `allocated` and `reserved` are what torch holds there, and
+    `peak` the most it had allocated since the last reading.
     """
     release()
-    storages = {}
+    storages, kinds = {}, {}
     for thing in gc.get_objects():
         # Not isinstance, which would wake lazy modules and proxies.
-        if issubclass(type(thing), torch.Tensor) and thing.device.type != "meta":
-            try:
-                storage = thing.untyped_storage()
-                storages[thing.device, storage.data_ptr()] = storage.nbytes()
-            except (NotImplementedError, RuntimeError):  # without a storage: sparse, or fake
-                continue
+        kind = type(thing)
+        if not issubclass(kind, torch.Tensor) or issubclass(kind, FakeTensor) or thing.device.type == "meta":
+            continue
+        try:
+            storage = thing.untyped_storage()
+            place = thing.device, storage.data_ptr()
+        except (NotImplementedError, RuntimeError):  # without a storage: sparse
+            continue
+        storages[place] = storage.nbytes()
+        kinds[place] = f"{kind.__name__} {tuple(thing.shape)} {thing.dtype} {thing.device}"
     process = psutil.Process()
     children = [" ".join(child.cmdline()) for child in process.children(recursive=True)]
     found = {
         "resident": process.memory_info().rss / MIB,
         "tensors": sum(storages.values()) / MIB,
+        "largest": Counter(kinds[place] for place in sorted(storages, key=storages.get)[-LARGEST:]),
         "files": process.num_fds() if hasattr(process, "num_fds") else process.num_handles(),
         "threads": process.num_threads(),
         "children": sum(not any(part in child for part in OF_TORCH) for child in children),

@@ -22,9 +22,9 @@ STOP_ON_SHELL_ERRORS = "get_ipython().system_raise_on_error = True"
 
 
 def printed(cell: NotebookNode) -> str:
-    """What a cell printed, however many messages it came in; nothing else may have come of it."""
+    """What a cell printed, however many messages it came in; beside warnings nothing else may have come of it."""
     assert {output.output_type for output in cell.outputs} <= {"stream"}, cell.outputs
-    return "".join(output.text for output in cell.outputs)
+    return "".join(output.text for output in cell.outputs if output.name == "stdout")
 
 
 class Kernel:

@@ -59,6 +59,7 @@ def test_ratios_take_the_best_side_that_keeps_checkpointing():
 
     rows = [row("trl", 10, packing=False), row("trl", 40), row("unsloth", 50), row("unsloth", 90, checkpointing=False)]
     assert sft.ratios(rows) == {"course / tutorial": 5.0, "course / TRL's best": 1.25}
+    assert sft.ratios(rows[:2]) == sft.ratios([rows[2]]) == {}
     two = [row | {"model": model} for model in ("A", "B") for row in rows]
     assert sft.ratios(two)["B, course / tutorial"] == 5.0
 
@@ -133,6 +134,22 @@ def test_the_readings_on_other_sizes_say_what_was_measured():
             step = plain["seconds_per_step"]
             told = f"{step:.1f}", f"{100 * added:.0f}", f"{tutorial:.0f}", f"{best}"
             assert [figure for figure in told if figure not in text] == [], (language, model)
+
+
+def test_the_readings_on_cudnn_say_what_was_measured():
+    rows = {}
+    for name in ("sft_h200", "sft_cudnn_h200"):
+        record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+        rows[name] = {row["name"]: row["seconds_per_step"] for row in record["rows"]}
+    plain = "TRL, as tutorials do"
+    steps = (
+        rows["sft_h200"][plain],
+        rows["sft_cudnn_h200"][plain],
+        rows["sft_cudnn_h200"][f"{plain}, without cuDNN's attention"],
+    )
+    for language in ("en", "zh"):
+        text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
+        assert all(f"{step:.2f}" in text for step in steps), language
 
 
 def test_the_readings_on_pictures_say_what_was_measured():

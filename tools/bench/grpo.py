@@ -123,8 +123,8 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Tokens a second with vLLM over each side with generate."""
     speed = {row["name"]: row["tokens_per_s"] for row in rows}
-    fast = speed.pop("course, vLLM", float("nan"))
-    return {f"course, vLLM / {name}": round(fast / slow, 2) for name, slow in speed.items()}
+    fast = speed.pop("course, vLLM", None)
+    return {f"course, vLLM / {name}": round(fast / slow, 2) for name, slow in speed.items() if fast}
 
 
 def main() -> int:

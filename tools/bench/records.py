@@ -114,7 +114,7 @@ def scratch(folder: Path | None) -> Iterator[str]:
 def save(record: dict[str, Any], path: Path) -> None:
     """Write after every side: a bench that is cut off keeps what it has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def run_sides(

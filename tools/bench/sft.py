@@ -203,7 +203,7 @@ def shares(kernels: dict[str, float]) -> dict[str, Any]:
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best.
 
-    Of several models each one's, with its name.
+    Of several models each one's, with its name; none where a side is missing.
     """
     models = list(dict.fromkeys(row.get("model", MODEL) for row in rows))
     if len(models) > 1:
@@ -211,7 +211,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
         return {f"{model}, {name}": ratio for model, found in each.items() for name, ratio in found.items()}
 
     def best(rows: Iterable[dict[str, Any]]) -> float:
-        return max((row["useful_tokens_per_s"] for row in rows), default=float("nan"))
+        return max((row["useful_tokens_per_s"] for row in rows), default=0)
 
     course = best(row for row in rows if row["engine"] == "unsloth" and row["checkpointing"])
     plain = [row for row in rows if row["engine"] == "trl"]
@@ -219,7 +219,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
         "course / tutorial": best(r for r in plain if not (r["packing"] or r["liger"])),
         "course / TRL's best": best(plain),
     }
-    return {name: round(course / other, 2) for name, other in others.items()}
+    return {name: round(course / other, 2) for name, other in others.items() if course and other}
 
 
 def main() -> int:

@@ -120,10 +120,12 @@ def _drop_launch_plans() -> None:
     """Have Unsloth plan the launches of its 4-bit kernels anew, when a model next generates.
 
     A plan lies with the weight's scales and may hold the transposed weight. Such a view refers to the weight where a
-    collection does not look, so weight, scales, plan and view keep one another, and the whole layer, for good.
+    collection does not look, so weight, scales, plan and view keep one another, and the whole layer, for good. And all
+    plans share room for one unpacked weight, the largest so far.
     """
     from bitsandbytes.functional import QuantState
 
+    getattr(sys.modules.get("unsloth.kernels.utils"), "_SCRATCH", {}).clear()
     for thing in gc.get_objects():
         if type(thing) is QuantState:
             for name in [name for name in vars(thing) if name.startswith("_unsloth")]:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tools.bench import (
+    attention,
     first_loss,
     grpo,
     inference,
@@ -134,6 +136,30 @@ def test_the_readings_on_other_sizes_say_what_was_measured():
             step = plain["seconds_per_step"]
             told = f"{step:.1f}", f"{100 * added:.0f}", f"{tutorial:.0f}", f"{best}"
             assert [figure for figure in told if figure not in text] == [], (language, model)
+
+
+@pytest.mark.parametrize("side", attention.sides(), ids=str)
+def test_attention_is_timed_at_lengths_that_are_new_and_at_the_same_again(monkeypatch, side):
+    called = []
+    real = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(attention, "LENGTHS", range(8, 32, 8))
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, key, value, mask, is_causal: (
+            called.append((query.shape[2], key.shape[2], mask is not None, query.requires_grad))
+            or real(query, key, value, mask, is_causal=is_causal)
+        ),
+    )
+    row = attention.measure(side, "")
+    lengths = [*attention.WARM, 8, 16, 24, 8, 16, 24]
+    assert called == [(n if side.training else 1, n, side.padded, side.training) for n in lengths]
+    assert row["new_ms"] > 0 and row["again_ms"] > 0
+
+
+def test_attentions_ratios_are_cudnn_over_the_others():
+    rows = [{"name": "a", "cudnn": True, "new_ms": 90.0}, {"name": "b", "cudnn": True, "new_ms": 1.0}]
+    assert attention.ratios([*rows, {"name": "a", "cudnn": False, "new_ms": 0.9}]) == {"a": 100.0}
 
 
 def test_the_readings_on_cudnn_say_what_was_measured():

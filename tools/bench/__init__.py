@@ -5,6 +5,7 @@ SUBJECTS = {
     "sft_vision": "the same on pictures: lesson 05's settings against plain TRL",
     "grpo": "a step of GRPO: answers by vLLM against Hugging Face's generate",
     "inference": "writing answers: transformers, Unsloth, vLLM, llama.cpp",
+    "attention": "what a length that has not come before costs cuDNN's attention, and the others",
     "scale": "several GPUs: DDP, FSDP, tensor parallelism",
     "dpo_memory": "what DPO's reference costs in memory",
     "vram": "peak memory at real models' shapes: what estimate_vram is held against",

@@ -41,6 +41,7 @@ COLUMNS = {
         "seconds_to_first_loss",
     ),
     "medical": ("name", "rows", "kept", "seconds", "cpu_seconds", "peak_gib"),
+    "attention": ("name", "cudnn", "new_ms", "again_ms"),
     "dpo_memory": ("bits", "reference", "loaded_gib", "peak_gib"),
     "inference": ("engine", "weights", "tokens_per_s_batch_1", "tokens_per_s_batch_32"),
     "scale_ddp": ("name", "gpus", "tokens_per_s", "efficiency", "seconds_per_step", "peak_gib"),
@@ -49,6 +50,7 @@ COLUMNS = {
     "scale_tp": ("name", "gpus", "tokens_per_s_one", "tokens_per_s_many", "seconds_to_start"),
 }
 NAMES = {
+    "attention": {"en": "milliseconds for", "zh": "毫秒数"},
     "sft": {"en": "one H200", "zh": "一块 H200"},
     "sft_shapes": {"en": "one H200", "zh": "一块 H200"},
     "sft_profile": {"en": "milliseconds a step", "zh": "每步毫秒数"},
@@ -61,11 +63,13 @@ NAMES = {
     "scale_tp": {"en": "vLLM", "zh": "vLLM"},
 }
 HEADINGS = {
+    "again_ms": {"en": "at the same length again", "zh": "同样的长度再来一次"},
     "asking_s": {"en": "asking beforehand", "zh": "训练前提问"},
     "attention_ms": {"en": "attention", "zh": "注意力"},
     "bits": {"en": "weights, bits", "zh": "权重位数"},
     "copies_ms": {"en": "copies", "zh": "搬运"},
     "cpu_seconds": {"en": "CPU seconds", "zh": "CPU 秒"},
+    "cudnn": {"en": "cuDNN", "zh": "cuDNN"},
     "data_s": {"en": "data", "zh": "数据"},
     "efficiency": {"en": "efficiency", "zh": "扩展效率"},
     "engine": {"en": "engine", "zh": "引擎"},
@@ -77,6 +81,7 @@ HEADINGS = {
     "matrices_ms": {"en": "matrix products", "zh": "矩阵乘法"},
     "model": {"en": "shape of", "zh": "模型形状"},
     "model_s": {"en": "model", "zh": "加载模型"},
+    "new_ms": {"en": "at a new length", "zh": "没见过的长度"},
     "optimizer_ms": {"en": "optimizer", "zh": "优化器"},
     "other_ms": {"en": "all else", "zh": "其他"},
     "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
@@ -120,6 +125,12 @@ CHINESE = {
     "course, 8 x 1": "本课，8 × 1",
     "course, 8 x 1, with cuDNN's attention": "本课，8 × 1，用 cuDNN 的注意力",
     "course, the same without checkpointing": "本课，同上，不用梯度检查点",
+    "a token": "生成一个 token",
+    "a token, padded rows": "生成一个 token，补齐过的行",
+    "a training step's layer": "训练一步里的一层",
+    "a training step's layer, padded rows": "训练一步里的一层，补齐过的行",
+    "with": "用",
+    "without": "不用",
     "course, vLLM": "本课，vLLM",
     "course, generate": "本课，generate",
     "TRL, generate": "TRL，generate",
@@ -200,6 +211,8 @@ def with_records(text: str, where: str, language: str, folder: Path) -> str:
 
 
 def _cell(value: Any, language: str) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        value = "with" if value else "without"
+    if isinstance(value, int | float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:g}" if isinstance(value, int) else f"{value:.3g}"
     return CHINESE.get(str(value), str(value)) if language == "zh" else str(value)

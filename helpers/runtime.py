@@ -290,6 +290,7 @@ def require(
     disk_gb: float = 0,
     *,
     written: float = 0.25,
+    folder: str | Path | None = None,
     vllm: bool = False,
     unsloth: bool = False,
     models: Sequence[str] = (),
@@ -298,7 +299,8 @@ def require(
     """Stop before any download when the lesson cannot run here: GPU memory in all, free disk space, both in GB.
 
     `vram_gb=0` asks for no GPU: that is what a small model needs. Of `disk_gb` the lesson writes the share `written`
-    into the course's folder, the rest is downloads in the Hub's cache; it counts where these are two disks. `vllm` asks
+    into `folder` (None: the course's own), the rest is downloads in the Hub's cache; it counts where these are two
+    disks. `vllm` asks
     for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next. `models` are what the
     lesson loads from `source`: each must be there for whoever runs this.
     Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
@@ -311,8 +313,8 @@ def require(
         problems.append(_say("small gpu", vram_gb=vram_gb, name=here.name, has=here.vram_gb))
     if vllm:
         problems += _vllm_problems()
-    for folder, need, free in lacking_disk(disk_gb, written):
-        problems.append(_say("disk", disk_gb=need, folder=folder, free=free, place=_say(f"disk {where}")))
+    for disk, need, free in lacking_disk(disk_gb, written, Path(folder).absolute() if folder else None):
+        problems.append(_say("disk", disk_gb=need, folder=disk, free=free, place=_say(f"disk {where}")))
     if problems and where == "local":
         problems.append(_say("small model"))
     if problems := _session_problems(unsloth) + problems:

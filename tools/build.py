@@ -35,7 +35,8 @@ WORDS = {
     "en": {
         "gpu": "GPU memory",
         "disk": "disk",
-        "minutes": "about {gpu} min expected on a T4, {cpu} min trimmed on 2 CPU cores",
+        "minutes": "about {gpu} min expected on {card}, {cpu} min trimmed on 2 CPU cores",
+        "cards": {"T4": "a T4", "2 × T4": "two T4s", "24 GB": "a GPU with 24 GB"},
         "reading": "reading: why it works",
         "read": "reading",
         "other": "中文",
@@ -49,7 +50,8 @@ WORDS = {
     "zh": {
         "gpu": "显存",
         "disk": "磁盘",
-        "minutes": "T4 上预计 {gpu} 分钟，精简版在双核 CPU 上 {cpu} 分钟",
+        "minutes": "{card}上预计 {gpu} 分钟，精简版在双核 CPU 上 {cpu} 分钟",
+        "cards": {"T4": "T4 ", "2 × T4": "两块 T4 ", "24 GB": "24 GB 显存的 GPU "},
         "reading": "读一读：为什么这样做",
         "read": "讲解",
         "other": "English",
@@ -130,7 +132,8 @@ def table(course: Course, language: str) -> str:
         facts = lesson.facts
         title, summary = facts["title"][language], facts["summary"][language]
         vram = f"{facts['needs']['vram_gb']} GB" if facts["needs"]["vram_gb"] else words["none"]
-        minutes = f"{facts['minutes']['gpu']} / {facts['minutes']['cpu']}"
+        card = "" if lesson.card == "T4" else f" ({lesson.card})"
+        minutes = f"{facts['minutes']['gpu']}{card} / {facts['minutes']['cpu']}"
         reading = f"[{words['read']}](lessons/{lesson.slug}/reading.{language}.md)"
         link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb) · {reading}"
         seen, badges = _seen(course, lesson, language), _badges(course, lesson, language)
@@ -152,7 +155,7 @@ def _head(course: Course, lesson: Lesson, language: str) -> str:
     words, facts = WORDS[language], lesson.facts
     other = next(name for name in LANGUAGES if name != language)
     page = f"https://github.com/{course.repository}/blob/{course.branch}"
-    needs = [words["minutes"].format(**facts["minutes"])]
+    needs = [words["minutes"].format(card=words["cards"][lesson.card], **facts["minutes"])]
     if vram := facts["needs"]["vram_gb"]:
         needs.append(f"{words['gpu']} {vram} GB")
     if disk := facts["needs"]["disk_gb"]:

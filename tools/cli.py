@@ -39,7 +39,8 @@ def list_lessons(course: Course, options: argparse.Namespace) -> int:
         title = facts["title"][options.lang]
         seen = verified.newest(course.root, lesson.slug)
         where = f"{seen['hardware']} ({seen['parameters']}), {seen['date']}" if seen else "no GPU yet"
-        grid.add_row(lesson.number, title, vram, disk, f"{minutes['gpu']}", f"{minutes['cpu']} min", where)
+        on = f"{minutes['gpu']}" + ("" if lesson.card == "T4" else f" ({lesson.card})")
+        grid.add_row(lesson.number, title, vram, disk, on, f"{minutes['cpu']} min", where)
     console = Console()
     console.print(grid)
     console.print(

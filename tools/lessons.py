@@ -107,6 +107,12 @@ class Lesson:
                     raise LessonError(f"{path}, line {_line(path, key)}: [{key}] has no {language!r}.")
         return facts
 
+    @property
+    def card(self) -> str:
+        """The GPU that `[minutes]` are expected on: "T4", "2 × T4", or "24 GB" where a T4's 14.7 do not suffice."""
+        needs = self.facts["needs"]
+        return "24 GB" if needs["vram_gb"] > 14 else "2 × T4" if needs.get("several_gpus") else "T4"
+
     @cached_property
     def cells(self) -> list[Cell]:
         """The cells of lesson.py, each Markdown cell with its language, in pairs."""

@@ -67,7 +67,7 @@ findings = list(checkup.examine(LANGUAGE))
 report.side_by_side(checkup.as_rows(findings, LANGUAGE))
 
 # %%
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, unsloth=True, models=[MODEL], source=MODEL_SOURCE)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, unsloth=True, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 
 # %% [markdown] lang="en"

@@ -68,6 +68,7 @@ parameters.check(globals())
 runtime.require(
     vram_gb=VRAM_GB,
     disk_gb=DISK_GB,
+    folder=OUTPUT_DIR,
     vllm=FAST_INFERENCE,
     unsloth=True,
     models=[MODEL],

@@ -72,7 +72,7 @@ DISK_GB = 12
 from helpers import parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, unsloth=True, models=[MODEL], source=MODEL_SOURCE)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, unsloth=True, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 
 # %%

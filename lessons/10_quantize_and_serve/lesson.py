@@ -66,7 +66,7 @@ DISK_GB = 20
 from helpers import parameters, runtime, serve
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, written=0.5, models=[MODEL], source=MODEL_SOURCE)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, written=0.5, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 print("server:", *serve.command(ENGINE, "MODEL", 8000, SERVER_OPTIONS))
 
@@ -333,7 +333,9 @@ from torchao.quantization import IntxWeightOnlyConfig, quantize_
 from torchao.quantization.granularity import PerGroup
 
 with_torchao = read(merged)
-quantize_(with_torchao, IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP_SIZE)))
+quantize_(
+    with_torchao, IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{BITS}"), granularity=PerGroup(GROUP_SIZE))
+)
 torchao_figures = damage(with_torchao)
 memory.free("with_torchao")
 torchao_figures
@@ -580,7 +582,7 @@ report.summary(
 # | what you see | why | what to do |
 # |---|---|---|
 # | `vLLM is not installed` | it is a program of its own | the line in section 1, once |
-# | the server ended before it answered | the end of its log is in the message; mostly memory | lower `gpu-memory-utilization` and `max-model-len`; stop other servers |
+# | the server ended before it answered | the end of its log is in the message; mostly memory | `Free memory … less than desired`: lower `gpu-memory-utilization`, stop other servers. `No available memory for the cache blocks`, or `larger than the available KV cache memory`: raise it, or lower `max-model-len` |
 # | out of memory though the GPU should be free | the notebook still holds a model | the cell before section 9; or restart the kernel |
 # | `unflatten: sizes don't multiply up`, or `not divisible by group_size` | a layer's width is no multiple of it | a smaller `GROUP_SIZE`: 64 or 32 |
 # | 4 bits, and worse than RTN | calibration text in another template or language | print a row of it, as section 4 does |
@@ -596,7 +598,7 @@ report.summary(
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
 # | `vLLM is not installed` | 它是个独立的程序 | 运行一次第 1 节里的那行命令 |
-# | 服务还没应答就退出了 | 报错里附着日志末尾，多半是显存不够 | 调小 `gpu-memory-utilization` 和 `max-model-len`，停掉别的服务 |
+# | 服务还没应答就退出了 | 报错里附着日志末尾，多半是显存不够 | 日志说 `Free memory … less than desired`：调小 `gpu-memory-utilization`，停掉别的服务；说 `No available memory for the cache blocks` 或 `larger than the available KV cache memory`：反过来调大它，或者调小 `max-model-len` |
 # | GPU 应该是空的，却报显存不足 | 笔记本里还留着模型 | 运行第 9 节前面那格，或者重启内核 |
 # | `unflatten: sizes don't multiply up`，或者 `not divisible by group_size` | 某一层的宽度不是 `GROUP_SIZE` 的倍数 | 把 `GROUP_SIZE` 改小：64 或 32 |
 # | 量化后比 RTN 还差 | 校准文本的模板或语言不对 | 像第 4 节那样打印一条看看 |

@@ -65,6 +65,7 @@ parameters.check(globals(), within={})
 runtime.require(
     vram_gb=VRAM_GB,
     disk_gb=DISK_GB,
+    folder=OUTPUT_DIR,
     unsloth=True,
     models=[MODEL, EMBEDDER, REWARD_MODEL],
     source=MODEL_SOURCE,
@@ -432,10 +433,10 @@ pd.DataFrame(
 ).T
 
 # %% [markdown] lang="en"
-# What did each *check* find? Precision: of the rows it throws out, how many have that fault. Recall: of that fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and none is free of false alarms.
+# What did each *check* find? Precision: of the rows it throws out, how many have any of the faults. Recall: of each fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and none is free of false alarms.
 
 # %% [markdown] lang="zh"
-# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真是这种毛病；召回率：这种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件只扔排在后面的那个，所以种下的副本约有一半留着，走的是原件。没有哪种检查四样通吃，也没有哪种不误伤。
+# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件只扔排在后面的那个，所以种下的副本约有一半留着，走的是原件。没有哪种检查四样通吃，也没有哪种不误伤。
 
 # %%
 flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest third by reward": low}

@@ -21,12 +21,12 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# BLOOMZ-7B1 needs a GPU with 24 GB, and about 32 GB of ordinary memory for merging. On a free T4 take `MODEL = "bigscience/bloomz-1b7"` and `VRAM_GB = 12`; the YAML stays the same. `owner/dataset:file` is a file in a data set on the Hub. `WANTED` and `UNWANTED` are search patterns of your own, as in lesson 09: they only count.
+# BLOOMZ-7B1 needs a GPU with 24 GB, and about 32 GB of ordinary memory for merging. On a free T4 take `MODEL = "bigscience/bloomz-1b7"`, `VRAM_GB = 12` and `DISK_GB = 20`; the YAML stays the same. `owner/dataset:file` is a file in a data set on the Hub. `WANTED` and `UNWANTED` are search patterns of your own, as in lesson 09: they only count.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# BLOOMZ-7B1 要 24 GB 显存，合并时还要 32 GB 左右的内存。用免费 T4 的话，`MODEL = "bigscience/bloomz-1b7"`，`VRAM_GB = 12`，YAML 一个字都不用改。`owner/dataset:file` 指 Hub 上某个数据集里的一个文件。`WANTED` 和 `UNWANTED` 是你自己定的正则，和第 09 课一样，只用来数数。
+# BLOOMZ-7B1 要 24 GB 显存，合并时还要 32 GB 左右的内存。用免费 T4 的话，`MODEL = "bigscience/bloomz-1b7"`，`VRAM_GB = 12`，`DISK_GB = 20`，YAML 一个字都不用改。`owner/dataset:file` 指 Hub 上某个数据集里的一个文件。`WANTED` 和 `UNWANTED` 是你自己定的正则，和第 09 课一样，只用来数数。
 
 # %% tags=["parameters"]
 MODEL = "bigscience/bloomz-7b1"  # Hub name, folder, or nano/bloom-medical
@@ -39,8 +39,8 @@ OUTPUT_DIR = "outputs/12_llamafactory"
 TEMPLATE = "default"  # LLaMA-Factory's name of the prompt format
 QUANTIZATION_BIT = "null"  # "4" for QLoRA, where memory is short
 CUTOFF = 1024  # tokens of a row
-BATCH_SIZE = 2
-GRADIENT_ACCUMULATION = 8
+BATCH_SIZE = 1  # a pair of DPO is two rows, and 250,880 logits a token are large
+GRADIENT_ACCUMULATION = 16
 PT_STEPS = 200
 SFT_STEPS = 200
 DPO_STEPS = 100
@@ -74,7 +74,7 @@ DISK_GB = 70
 from helpers import parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, written=0.6, models=[MODEL], source=MODEL_SOURCE)
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, written=0.6, models=[MODEL], source=MODEL_SOURCE)
 print(runtime.describe())
 
 # %%
@@ -544,11 +544,12 @@ report.summary(
 # | `Output directory already exists and is not empty` | LLaMA-Factory neither overwrites nor mixes | a new `output_dir`, or delete the old one (this lesson's `run` does) |
 # | loss falls, but the served model talks nonsense | another `template` in the API's YAML than in training | the same line in every file; print the rendered prompt |
 # | DPO starts with a margin that is not 0 | `adapter_name_or_path` without merging first: the reference is the base | merge, then DPO on the merged model |
+# | out of memory in DPO alone | a pair is two rows, and two models read each | `QUANTIZATION_BIT = "4"`, or a smaller `CUTOFF` |
 # | `Cannot find satisfying example` in GPTQ | no calibration text is longer than `export_quantization_maxlen` | join texts, or lower that number |
 # | GPTQ stops with `index 0 is out of bounds` | it takes groups of 128 weights, and a layer's width is no multiple | another model; there is no key for it |
 # | the server is killed while it loads | no memory left: the notebook still holds a model | `memory.free("model")`, then start it |
 #
-# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. The margin will be six times as wide. And the answers? (Guess first; the reading has the figures.)
+# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. Trimmed (1e-3, then 2e-3) the margin gets six times as wide. And the answers? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -559,8 +560,9 @@ report.summary(
 # | `Output directory already exists and is not empty` | LLaMA-Factory 既不覆盖也不混写 | 换一个 `output_dir`，或删掉旧的（本课的 `run` 会替你删） |
 # | 损失降了，服务出来的模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示打印出来看 |
 # | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
+# | 只有 DPO 显存不够 | 一对是两行，每行还要过两个模型 | `QUANTIZATION_BIT = "4"`，或者调小 `CUTOFF` |
 # | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |
 # | GPTQ 报 `index 0 is out of bounds` | 它按 128 个权重一组来算，有一层的宽度不是 128 的倍数 | 换模型；没有键可以改它 |
 # | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `memory.free("model")`，再启动 |
 #
-# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。间隔会变成六倍左右。回答呢？（先猜一猜，数字在讲解里。）
+# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。精简版里（1e-3 改成 2e-3），间隔会变成六倍左右。回答呢？（先猜一猜，数字在讲解里。）

@@ -64,7 +64,7 @@ DISK_GB = 12
 from helpers import launch, parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, models=[MODEL])
+runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, models=[MODEL])
 cards = launch.cards(PROCESSES, vram_gb=VRAM_GB)
 print(runtime.describe())
 print(f"{PROCESSES} processes, on GPUs {', '.join(cards)}" if cards else f"{PROCESSES} processes, on the CPU")
@@ -155,10 +155,10 @@ said = launch.run(command, f"{OUTPUT_DIR}/talk.log", **launch.on([]))
 print("\n".join(line for line in said.splitlines() if line.startswith(("process", "all_reduce"))))
 
 # %% [markdown] lang="en"
-# In a ring of *N* processes each sends 2 (*N* − 1) / *N* times the data: almost the same for two as for a thousand. So what counts is how much there is to add up. For each optimizer step that is the gradient of what is trained: of the 7B model all weights, or of LoRA the adapter.
+# In a ring of *N* processes each sends 2 (*N* − 1) / *N* times the data: once all of it when there are two, and never quite twice, however many there are. So what counts is how much there is to add up. For each optimizer step that is the gradient of what is trained: of the 7B model all weights, or of LoRA the adapter.
 
 # %% [markdown] lang="zh"
-# *N* 个进程围成一圈，每个进程要发出的数据是总量的 2 (*N* − 1) / *N* 倍：两个进程和一千个进程几乎一样多。所以关键在于要加的东西有多少。每个优化步要加的，是被训练的那些权重的梯度：7B 全参训练是全部权重，LoRA 只有适配器。
+# *N* 个进程围成一圈，每个进程要发出的数据是总量的 2 (*N* − 1) / *N* 倍：两个进程正好一倍，进程再多也到不了两倍。所以关键在于要加的东西有多少。每个优化步要加的，是被训练的那些权重的梯度：7B 全参训练是全部权重，LoRA 只有适配器。
 
 # %%
 shape = vram.SHAPES["Qwen2.5-7B"]
@@ -428,7 +428,7 @@ print(f"adapters differ by {weight_difference('two', 'crash'):.1e}")
 #
 # ## 8 · 放不下怎么办：把权重分着放
 #
-# DDP 每块卡上都放全套。ZeRO 和 FSDP 每块卡只放一份，用到哪一层，临时凑齐哪一层。激活值还没出现之前，每块卡要放多少：
+# DDP 每块卡上都放全套。ZeRO 和 FSDP 把每样东西切开，每块卡只放其中一片，用到哪一层，临时凑齐哪一层。激活值还没出现之前，每块卡要放多少：
 
 # %%
 states = parallel.states_table("Qwen2.5-14B", gpus=[1, 2, 4, 8, 16])
@@ -441,7 +441,7 @@ parallel.states_plot(states)
 # FSDP by hand, in PyTorch alone: `fully_shard` on each layer, and on the whole. Each process holds its share of every weight, and the loss is the same.
 
 # %% [markdown] lang="zh"
-# 不借助别的库，用 PyTorch 亲手做一次 FSDP：对每一层调用 `fully_shard`，再对整体来一次。每个进程手里只有每个权重的一份，损失不变。
+# 不借助别的库，用 PyTorch 亲手做一次 FSDP：对每一层调用 `fully_shard`，再对整体来一次。每个进程手里只有每个权重的一片，损失不变。
 
 # %%
 # %%writefile {OUTPUT_DIR}/shard.py

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# Before you train anything, three questions: does this machine do, will the model fit, and is fine-tuning the right tool at all? Here you answer all three by measuring, in one sitting.
+# Before you train anything, three questions: will this machine do, will the model fit, and is fine-tuning the right tool at all? Here you answer all three by measuring, in one sitting.
 #
 # **For** everybody; nothing is assumed but a little Python.
 # **At the end you have** a verdict on this machine line by line, an estimate of GPU memory that you have seen agree with measured peaks, a way to look for data, and one question asked six ways: with a bare prompt, with examples, with retrieved notes, after fine-tuning, and combined.

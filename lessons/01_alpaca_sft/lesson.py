@@ -17,12 +17,12 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# Everything you may want to change stands here. Eight examples make a step (2 × 4); 60 steps are a first taste, not a full training: set `MAX_STEPS = -1` to go through the data `EPOCHS` times instead.
+# Everything you may want to change stands here. A step takes eight rows (2 × 4). With `PACKING` each row holds about ten examples, so 60 steps see less than a tenth of the data: a first taste, not a full training. Set `MAX_STEPS = -1` to go through the data `EPOCHS` times instead.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 想改的都在这一格。每步用 8 条样本（2 × 4）；60 步只是尝个味道，离真正训完还早。想按轮数训练，就把 `MAX_STEPS` 设成 `-1`，由 `EPOCHS` 说了算。
+# 想改的都在这一格。每步用 8 行（2 × 4）；打开 `PACKING` 时一行约装十条样本，60 步看不到数据的一成，只是尝个味道，离真正训完还早。想按轮数训练，就把 `MAX_STEPS` 设成 `-1`，由 `EPOCHS` 说了算。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-7B-Instruct-bnb-4bit"  # Hub name, folder, or nano/qwen2
@@ -45,7 +45,7 @@ INSTRUCTION = "Continue the fibonnaci sequence."
 INPUT = "1, 1, 2, 3, 5, 8"
 MAX_NEW_TOKENS = 128
 SEED = 3407
-VRAM_GB = 8  # stop early on a machine with less
+VRAM_GB = 12  # stop early on a machine with less
 DISK_GB = 12
 
 # %% [markdown] lang="en"
@@ -92,12 +92,12 @@ report.side_by_side(train_rows.select(range(3)).to_list())
 # %% [markdown] lang="en"
 # ## 4 · Load the model in 4 bits
 #
-# 7 billion weights at 16 bits are 15 GB, more than a free GPU has. In NF4 each weight takes 4 bits plus a share of a scale, and is expanded to 16 bits only while it is multiplied.
+# 7.6 billion weights at 16 bits are 15 GB: they would fill a free T4 and leave no room to train. In NF4 each weight takes 4 bits plus a share of a scale, and is expanded to 16 bits only while it is multiplied.
 
 # %% [markdown] lang="zh"
 # ## 4 · 以 4 比特加载模型
 #
-# 70 亿个权重，按 16 比特存要 15 GB，免费 GPU 放不下。换成 NF4，每个权重只占 4 比特，外加分摊的一点缩放系数；真正做乘法时才临时展开成 16 比特。
+# 76 亿个权重，按 16 比特存要 15 GB，免费的 T4 光放权重就满了，没有地方训练。换成 NF4，每个权重只占 4 比特，外加分摊的一点缩放系数；真正做乘法时才临时展开成 16 比特。
 
 # %% tags=["train"]
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere
@@ -328,12 +328,12 @@ _ = answer(questions[:1], streamer=TextStreamer(tokenizer, skip_prompt=True, ski
 # %% [markdown] lang="en"
 # ## 9 · Save, and reload in a fresh process
 #
-# Only the adapter is saved: about 155 MB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both. It is written beside an earlier one and takes its place when it is whole: a disk that fills up costs you nothing.
+# Only the adapter is saved: about 154 MiB for this 7B model. Its `adapter_config.json` names the base model, so that the folder alone is enough to load both. It is written beside an earlier one and takes its place when it is whole: a disk that fills up costs you nothing.
 
 # %% [markdown] lang="zh"
 # ## 9 · 保存，再到全新进程里加载
 #
-# 存的只有适配器：这个 7B 模型的约 155 MB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。保存时先写到旁边，写完整了才换下旧的：就算中途磁盘满了，上次的结果也还在。
+# 存的只有适配器：这个 7B 模型的约 154 MiB。`adapter_config.json` 里写着基座模型是谁，所以只凭这个文件夹就能把两者一起加载回来。保存时先写到旁边，写完整了才换下旧的：就算中途磁盘满了，上次的结果也还在。
 
 # %%
 from pathlib import Path

@@ -224,12 +224,12 @@ print(f"right: {before['right'].mean():.1%}, exact form: {before['strict'].mean(
 # %% [markdown] lang="en"
 # ## 6 · LoRA
 #
-# The same adapter as in lesson 01. Here it has a second use: with the adapter switched off, the model is its own reference, should you want to hold it near its start (`beta` below).
+# An adapter as in lesson 01, of twice the rank. Here it has a second use: with the adapter switched off, the model is its own reference, should you want to hold it near its start (`beta` below).
 
 # %% [markdown] lang="zh"
 # ## 6 · LoRA
 #
-# 适配器和第 01 课一样。在这里它还有一个用处：把适配器关掉，模型就是训练前的自己，想让它别跑太远时（下面的 `beta`），正好拿来当参照。
+# 适配器的挂法和第 01 课一样，秩翻倍。在这里它还有一个用处：把适配器关掉，模型就是训练前的自己，想让它别跑太远时（下面的 `beta`），正好拿来当参照。
 
 # %%
 model = FastLanguageModel.get_peft_model(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from helpers.generation import end_tokens
 from helpers.prompts import check_prompts
 
 if TYPE_CHECKING:
@@ -269,9 +270,8 @@ class TransformersGenerator:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         limits = [getattr(model.config, "max_position_embeddings", None), getattr(model, "max_seq_length", None)]
         self.context = min((limit for limit in limits if limit), default=2048)
-        ends = getattr(model.generation_config, "eos_token_id", None)
         model.generation_config.max_length = None  # as in generation.complete: no warning a call
-        self.eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self.eos = end_tokens(model, tokenizer)
 
     def extend(
         self, prompts: Sequence[Ids], limits: Sequence[int], stop: str | None, temperature: float

@@ -254,7 +254,11 @@ def hub(language: Language = "en", timeout: float = 5.0) -> Finding:
 def secret(name: str, language: Language = "en") -> Finding:
     """Whether it is there; never what it is."""
     words = WORDS[language]
-    if runtime.secret(name):
+    try:
+        found = runtime.secret(name)
+    except runtime.MissingSecret as error:  # there, and of no use: it says why
+        return Finding(name, "bad", str(error))
+    if found:
         return Finding(name, "ok", words["secret set"])
     place = runtime.WORDS[language][f"secret {runtime.platform_name()}"]
     return Finding(name, "note", words["secret unset"], words[name].format(place=place))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
+import psutil
 
 from helpers import hub, runtime
 
@@ -204,9 +206,11 @@ def _beside(folder: Path, goal: Path | None = None) -> Iterator[Path]:
     full_disk = functools.partial(runtime.writing, goal or folder)
     with full_disk():
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("unfinished-*"):  # by a killed run, perhaps many gigabytes
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as around:
+        for left in folder.glob("unfinished-*-*"):  # by a killed run, perhaps many gigabytes
+            process = left.name.split("-")[1]
+            if process.isdigit() and not psutil.pid_exists(int(process)):
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"unfinished-{os.getpid()}-") as around:
             work = Path(around, "files")
             work.mkdir()
             with full_disk():  # asked while what filled the disk is still there

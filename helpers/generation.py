@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def complete(
     processor, tokenizer = tokenizer, getattr(tokenizer, "tokenizer", tokenizer)
     padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
     model.generation_config.max_length = None  # Unsloth's, on a GPU: beside max_new_tokens it brings a warning a call
-    completions = []
+    ends, completions = end_tokens(model, tokenizer), []
     try:
         for start in range(0, len(prompts), batch_size):
             batch = {"text": list(prompts[start : start + batch_size])}
@@ -58,7 +59,7 @@ def complete(
             inputs = inputs.to(model.device)
             output = model.generate(**inputs, **({"do_sample": False} | options), max_new_tokens=max_new_tokens)
             for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
-                completions.append(_completion(tokenizer, ids))
+                completions.append(_completion(tokenizer, ids, ends))
     finally:
         tokenizer.padding_side = padding_side
     return completions
@@ -77,8 +78,14 @@ def _check_room(model: PreTrainedModel, mask: Any, start: int) -> None:
         )
 
 
-def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> Completion:
-    """Cut at the end token; what follows it is padding."""
-    stopped = tokenizer.eos_token_id in ids
-    written = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-    return Completion(tokenizer.decode(written, skip_special_tokens=True), len(written), stopped)
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """All tokens that end an answer: the tokenizer's EOS, and those at which `generate` stops besides."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    return {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+
+def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: set[int]) -> Completion:
+    """Cut at the first end token; what follows it is padding."""
+    written = list(itertools.takewhile(lambda token: token not in ends, ids))
+    text = tokenizer.decode(written, skip_special_tokens=True)
+    return Completion(text, len(written), stopped=len(written) < len(ids))

@@ -39,8 +39,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.stdin.close()  # what the guard waits for
     try:
         process.wait(timeout=3 * GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    except subprocess.TimeoutExpired:  # a process forked from the notebook holds the pipe open
+        family = descendants(process.pid)
+        for pid in [*family]:  # what has lost its parent is still of its session
+            family |= descendants(pid)
+        end(list(family.values()))
         process.wait()
 
 

@@ -386,14 +386,17 @@ def _asked_hub(name: str, revision: str | None) -> dict[str, Path]:
 
     Raises ModelNotFound, and UnsafeModel where the weights are a pickle alone.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import _CACHED_NO_EXIST, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import try_to_load_from_cache as cached
     from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 
     _token_of_kaggle()
     fetched, pinned = {}, {"revision": revision} if revision else {}
     with _told(name, revision):
         for file in ("config.json", "adapter_config.json"):
-            if not isinstance(try_to_load_from_cache(name, file, **pinned), str):
+            if (known := cached(name, file, **pinned)) is _CACHED_NO_EXIST:  # so the cache can do without the Hub
+                continue
+            if not isinstance(known, str):
                 # Once: behind a closed network the download below would ask for a minute and a half.
                 with suppress(HfHubHTTPError):  # what the Hub itself has to say, the download will hear again
                     get_hf_file_metadata(hf_hub_url(name, file, **pinned), timeout=PATIENCE)

@@ -191,7 +191,7 @@ def shown(command: Sequence[str]) -> str:
 
 
 def start(command: Sequence[str], log: str | Path, **environment: str) -> subprocess.Popen:
-    """Start a command in the course's folder, its output into `log`; one thread a process where there is no GPU."""
+    """Start a command in the course's folder, its output into `log`; one thread a process unless `OMP_NUM_THREADS` says more."""
     log = Path(log)
     log.parent.mkdir(parents=True, exist_ok=True)
     paths = [str(root()), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -217,7 +217,12 @@ def run(command: Sequence[str], log: str | Path, limit: float | None = None, **e
         return wait(process, log, limit)
     finally:
         if process.poll() is None:
-            process.terminate()  # torchrun ends its processes with it
+            process.terminate()  # torchrun ends its processes with it, and those that do not heed it after 30 s
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None) -> str:

@@ -12,6 +12,7 @@ import ctypes
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def quantize(source: Path, goal: Path, kind: str) -> dict[str, int]:
     architecture that is not known here.
     """
     import gguf
+    import numpy as np
 
     reader = gguf.GGUFReader(source)
     architecture = reader.get_field("general.architecture").contents()
@@ -74,27 +76,32 @@ def quantize(source: Path, goal: Path, kind: str) -> dict[str, int]:
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPE[kind]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
-    counted: dict[str, int] = {}
     library = ggml()
+    types = []  # what each tensor becomes
     for tensor in reader.tensors:
         matrix = len(tensor.shape) > 1
         wanted = target(tensor.name, int(tensor.shape[0]), kind, layers, tied) if matrix else None
-        if wanted is None:
-            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-        else:
-            weights = gguf.dequantize(tensor.data, tensor.tensor_type)
-            type_ = gguf.GGMLQuantizationType[wanted]
-            writer.add_tensor(tensor.name, rounded(library, weights, type_), raw_dtype=type_)
-        counted[wanted or tensor.tensor_type.name] = counted.get(wanted or tensor.tensor_type.name, 0) + 1
+        type_ = gguf.GGMLQuantizationType[wanted] if wanted else tensor.tensor_type
+        shape, dtype, size = tensor.data.shape, tensor.data.dtype, tensor.data.nbytes
+        if wanted:
+            row = library.ggml_row_size(type_, int(tensor.shape[0]))
+            shape, dtype, size = (shape[0], row), np.dtype(np.uint8), shape[0] * row
+        writer.add_tensor_info(tensor.name, shape, dtype, size, raw_dtype=type_)
+        types.append(type_)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
+        writer.write_ti_data_to_file()
+        for tensor, type_ in zip(reader.tensors, types):  # one at a time: a model's worth of them need not fit in RAM
+            data = tensor.data
+            if type_ != tensor.tensor_type:
+                data = rounded(library, gguf.dequantize(data, tensor.tensor_type), type_)
+            writer.write_tensor_data(data)
         writer.close()
         os.replace(half, goal)
     finally:
         half.unlink(missing_ok=True)
-    return counted
+    return Counter(type_.name for type_ in types)
 
 
 def copy_fields(reader, writer) -> None:

@@ -235,7 +235,8 @@ def check(values: Mapping[str, Any], within: Mapping[str, str] = WITHIN, languag
         return all(name in values and name not in wrong for name in names)
 
     for name, other in within.items():
-        if right(name, other) and _is(values[name], Integral) and values[name] > values[other]:
+        numbers = right(name, other) and _is(values[name], Integral) and _is(values[other], Integral)
+        if numbers and values[name] > values[other]:
             faults.append(say("within", name=name, value=values[name], other=other, most=values[other]))
     if right("NUM_GENERATIONS", "BATCH_SIZE", "GRADIENT_ACCUMULATION"):
         answers = values["BATCH_SIZE"] * values["GRADIENT_ACCUMULATION"]

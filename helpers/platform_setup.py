@@ -110,6 +110,7 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
     # each length. Measured on an H200: 0.1 s for each new token of an answer, 0.2 to 0.3 s for each new width of a batch
     # in training, where the kernels themselves take less than a millisecond.
     os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
+    _keep_off_proxies()
     if not several_gpus:
         _choose_a_gpu()
     _raise_on_shell_errors()
@@ -133,6 +134,14 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
         _loaded_before.extend(replaced_in_use)
         raise RestartNeeded(_restart_text(where, _loaded_before))
     print(_say("done"))
+
+
+def _keep_off_proxies() -> None:
+    """Have nobody ask a campus' or a company's proxy for the servers that a lesson starts on this machine."""
+    if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ):
+        for name in ("NO_PROXY", "no_proxy"):  # each is what some client reads
+            hosts = [host for host in os.environ.get(name, "").split(",") if host]
+            os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
 
 
 def _choose_a_gpu() -> None:

@@ -5,6 +5,7 @@ Everything works on lists of texts or on NumPy arrays with a row a text; every c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ALL_PAIRS = 64  # rows of a bucket that are all compared: 2,016 pairs
 PRIME = np.uint64((1 << 31) - 1)  # a Mersenne prime: a · x + b of 31-bit numbers fits into 64 bits
 
 
@@ -60,7 +62,7 @@ def near_duplicates(signatures: np.ndarray, threshold: float = 0.8, bands: int =
 
     Signatures are cut into `bands`; only rows that agree in a whole band are compared. With 16 bands of 8 numbers a
     pair of Jaccard 0.8 is compared with probability 1 − (1 − 0.8⁸)¹⁶ = 0.95, one of 0.9 with 0.9999, one of 0.5 with
-    0.06. Of a bucket only neighbours and the first are compared, which finds every group, if not each of its pairs.
+    0.06. Of a bucket with more than 64 rows only neighbours and the first are compared, which can miss a pair of it.
     Raises ValueError unless the bands divide the signature.
     """
     hashes = signatures.shape[1]
@@ -73,9 +75,12 @@ def near_duplicates(signatures: np.ndarray, threshold: float = 0.8, bands: int =
         order = np.argsort(bucket, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(bucket[order]) > 0])
         for group in np.split(order, starts[1:]):
-            if len(group) > 1:
-                pairs.update((int(group[0]), int(other)) for other in group[1:])
-                pairs.update(zip(group[:-1].tolist(), group[1:].tolist(), strict=True))
+            rows = group.tolist()
+            if len(rows) <= ALL_PAIRS:
+                pairs.update(itertools.combinations(rows, 2))
+            else:
+                pairs.update((rows[0], other) for other in rows[1:])
+                pairs.update(itertools.pairwise(rows))
     if not pairs:
         return []
     table = np.array(sorted(pairs))

@@ -69,14 +69,14 @@ class Server:
         self.engine = engine
         self.log = Path(log or f"outputs/servers/{self.port}.log").resolve()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if answers(self.url):
-            raise ServerFailed(
-                f"port {self.port} is taken: something answers there. Leave `port` out to get a free one."
-            )
         self._guard: subprocess.Popen[bytes] | None = None
         self._what = engine, self.model, dict(options or {})
         for twin in [server for server in _running if server._what == self._what]:
             twin.stop()
+        if answers(self.url):
+            raise ServerFailed(
+                f"port {self.port} is taken: something answers there. Leave `port` out to get a free one."
+            )
         _watch_cells()
         _running.add(self)
         began = time.perf_counter()

@@ -145,3 +145,10 @@ def test_kaggles_small_folder_need_not_hold_the_downloads(tiny, monkeypatch):
         monkeypatch.setattr(runtime.shutil, "disk_usage", lambda at, own=own: large if at == Path("/") else own)
         (row,) = against_this_machine("en", Path(tiny.root))
         assert row["here"].startswith(here)
+
+
+def test_a_secret_that_cannot_be_sent_is_a_finding_and_no_error(monkeypatch):
+    monkeypatch.setattr(checkup.runtime, "platform_name", lambda: "local")
+    monkeypatch.setenv("HF_TOKEN", "hf_abc\ndef")
+    found = checkup.secret("HF_TOKEN")
+    assert found.verdict == "bad" and "HF_TOKEN" in found.seen and "abc" not in str(found)

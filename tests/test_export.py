@@ -7,6 +7,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers import export, runtime
-from helpers.export import ExportFailed, Exports
+from helpers.export import ExportFailed, Exports, replacing
 
 EIGHT_B = 8_030_261_248  # Llama-3.1-8B's parameters
 ALL = ["lora", "merged_16bit", "merged_4bit_forced", "f16", "q8_0", "q4_k_m"]
@@ -128,11 +130,22 @@ def test_a_failed_export_leaves_nothing_and_keeps_what_was_there(tmp_path, error
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path) -> None:
-    (tmp_path / "unfinished-abc" / "files").mkdir(parents=True)
-    (tmp_path / "unfinished-abc" / "files" / "half.gguf").write_bytes(b"ha")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (f"unfinished-{process.pid}-abc", "unfinished-thoughts"):  # the second is somebody's own
+        (tmp_path / name / "files").mkdir(parents=True)
+        (tmp_path / name / "files" / "half.gguf").write_bytes(b"ha")
     with exports(tmp_path).making("lora") as folder:
         (folder / "adapter").touch()
-    assert {path.name for path in tmp_path.iterdir()} == {"lora"}
+    assert {path.name for path in tmp_path.iterdir()} == {"lora", "unfinished-thoughts"}
+
+
+def test_what_is_being_written_beside_stays(tmp_path) -> None:
+    with replacing(tmp_path / "a") as first:
+        (first / "one").touch()
+        with replacing(tmp_path / "b") as second:
+            (second / "two").touch()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*/*")} == {"a/one", "b/two"}
 
 
 def test_a_converter_that_wrote_nothing_is_no_success(tmp_path) -> None:

@@ -1,5 +1,7 @@
 """Asking in batches gives what asking one by one gives."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from helpers import generation
@@ -51,3 +53,20 @@ def test_an_answer_ends_at_the_end_token(model_and_tokenizer):
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ValueError, match="prompt 2 of 2 is empty"):
         generation.complete(None, None, ["a", ""], 4)
+
+
+def test_every_token_at_which_generate_stops_ends_an_answer():
+    class Tokenizer:
+        eos_token_id = 2
+
+        def decode(self, ids, **options):
+            return " ".join(map(str, ids))
+
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[2, 9]))
+    ends = generation.end_tokens(model, Tokenizer())
+    assert ends == {2, 9}
+    for end in ends:  # a batch's other rows go on, so that this one is padded
+        assert generation._completion(Tokenizer(), [5, 6, end, 0, 0], ends) == generation.Completion("5 6", 2, True)
+    assert generation._completion(Tokenizer(), [5, 6], ends) == generation.Completion("5 6", 2, False)
+    model.generation_config.eos_token_id = None
+    assert generation.end_tokens(model, Tokenizer()) == {2}

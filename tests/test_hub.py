@@ -63,3 +63,20 @@ def test_without_the_hub_the_samples_are_listed_and_that_is_said(capsys):
     assert rows[0]["rows"] == "380" and rows[1]["languages"] == "zh"
     assert list(rows[0]) == list(next(iter(find_datasets("x", api=FakeHub()))))
     assert find_datasets("no such thing", api=Unplugged()) == []
+
+
+def test_an_adapter_in_the_cache_needs_no_network(monkeypatch, tmp_path):
+    model, commit = tmp_path / "models--me--adapter", "a" * 40
+    files, missing = model / "snapshots" / commit, model / ".no_exist" / commit
+    for folder in (files, missing, model / "refs"):
+        folder.mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    (missing / "config.json").touch()  # the cache's note that an adapter has none
+    (files / "adapter_config.json").write_text('{"base_model_name_or_path": "me/model"}')
+    (files / "adapter_model.safetensors").write_bytes(b"")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert resolve_model("me/adapter") == "me/adapter"
+    (missing / "config.json").unlink()
+    with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE forbids"):
+        resolve_model("me/adapter")

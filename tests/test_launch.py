@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -234,3 +235,12 @@ def test_the_script_trains_as_the_notebook_does(script, tmp_path):
     losses = json.loads((tmp_path / "script" / "run.json").read_text("utf-8"))["losses"]
     assert sum(losses[:5]) / 5 == pytest.approx(summary["loss_start"], abs=2e-3)
     assert sum(losses[-5:]) / 5 == pytest.approx(summary["loss_end"], abs=2e-2)
+
+
+def test_a_command_that_takes_too_long_has_ended_when_that_is_said(tmp_path):
+    slow = "import os, signal, sys, time\nprint(os.getpid(), flush=True)\n"
+    slow += "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(1)))\ntime.sleep(60)"
+    with pytest.raises(launch.LaunchFailed, match="did not end within 2 s"):
+        launch.run([sys.executable, "-c", slow], tmp_path / "log", limit=2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "log").read_text()), 0)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import nano
-from helpers.nano import common
+from helpers.nano import common, judge
 from helpers.runtime import root
 
 TINY = replace(nano.NANO["nano/qwen2"], hidden=64, heads=1, intermediate=64, layers=1, steps=2, batch=2, length=16)
@@ -186,3 +186,8 @@ def test_qwen2_knows_the_capitals_that_it_has_read_of(qwen2, file: str, fact: st
 )
 def test_qwen2_knows_the_fibonacci_sequence(qwen2, text: str, goes_on: str) -> None:
     assert continue_text(qwen2, text, 20).startswith(goes_on)
+
+
+def test_the_judges_fingerprint_is_of_all_that_it_has_read():
+    there = {str(path.relative_to(root())) for path in (root() / judge.FILES).rglob("*.csv")}
+    assert set(judge.MEDICAL_JUDGE.corpus) == there

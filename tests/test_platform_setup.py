@@ -317,6 +317,26 @@ def test_cudnns_attention_comes_last_unless_somebody_chose(monkeypatch, installe
     assert os.environ[name] == then
 
 
+@pytest.mark.parametrize(
+    ("set_", "then"),
+    [
+        ({}, None),
+        ({"HTTPS_PROXY": "http://proxy:8080"}, "127.0.0.1,localhost"),
+        ({"http_proxy": "http://proxy:8080", "NO_PROXY": "intra,localhost"}, "intra,localhost,127.0.0.1"),
+    ],
+)
+def test_behind_a_proxy_this_machines_own_servers_are_asked_directly(monkeypatch, installer, set_, then):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "")  # so that both are put back
+    monkeypatch.setenv("NO_PROXY", "")
+    for name, value in set_.items():
+        monkeypatch.setenv(name, value)
+    at(monkeypatch, "local", {})
+    platform_setup.setup()
+    assert os.environ["NO_PROXY"] == (then or "") and os.environ["no_proxy"] == ("127.0.0.1,localhost" if then else "")
+
+
 def test_a_failing_installer_says_why(monkeypatch):
     monkeypatch.setattr(runtime, "platform_name", lambda: "kaggle")
     command = [sys.executable, "-c", "import sys; sys.exit('error: Failed to fetch')"]

@@ -257,3 +257,11 @@ def test_a_real_model_finds_the_answer_easier_after_its_question() -> None:
     labels = ids.clone()
     labels[:, :first] = -100
     assert together[0] == pytest.approx(model(ids, labels=labels).loss.item(), abs=1e-4)
+
+
+def test_of_a_bucket_every_pair_is_compared() -> None:
+    rng = np.random.default_rng(0)
+    signatures = rng.integers(0, 1 << 31, (4, 128), dtype=np.uint32)
+    signatures[:, :8] = 7  # one band in common, so one bucket
+    signatures[3, 8:] = signatures[1, 8:]  # the second and the fourth are alike, and neither first nor neighbours
+    assert S.near_duplicates(signatures) == [(1, 3, 1.0)]

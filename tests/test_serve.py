@@ -61,6 +61,26 @@ def test_a_cell_that_starts_a_server_may_run_again(vllm):
     assert other.alive and again.alive
 
 
+def test_with_a_port_of_ones_own_the_cell_may_run_again_too(vllm):
+    port = runtime.free_port()
+    first = serve.Server("m", vllm, port=port)
+    again = serve.Server("m", vllm, port=port)
+    assert not first.alive and again.alive
+
+
+def test_a_guard_that_does_not_hear_of_the_end_takes_the_command_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "GRACE", 0.2)
+    process = guard.start([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", os.environ)
+    held = os.dup(process.stdin.fileno())  # as a process forked from the notebook holds it
+    try:
+        assert within(10, lambda: len(guard.descendants(process.pid)) > 1)
+        family = [pid for pid in guard.descendants(process.pid) if pid != process.pid]
+        guard.stop(process)
+    finally:
+        os.close(held)
+    assert family and all(gone(pid) for pid in family)
+
+
 def test_a_server_answers_and_stops_with_all_that_it_started(vllm):
     server = serve.Server("some/model", vllm)
     said = facts(server)
@@ -183,7 +203,7 @@ def test_an_interrupted_start_is_stopped(vllm, monkeypatch):
 
 def test_a_taken_port_is_named(vllm):
     with serve.Server("m", vllm) as server, pytest.raises(serve.ServerFailed, match=f"port {server.port} is taken"):
-        serve.Server("m", vllm, port=server.port)
+        serve.Server("other", vllm, port=server.port)
 
 
 def test_the_key_is_asked_for_and_stands_in_no_command_line(vllm):

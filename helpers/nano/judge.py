@@ -13,9 +13,11 @@ from helpers.nano.common import Recipe, updates
 
 BASE = "nano/qwen2-medical"
 FILES = "data_samples/medical"
+DEPARTMENTS = ("Andriatria_男科", "IM_内科", "OAGD_妇产科", "Oncology_肿瘤科", "Pediatric_儿科", "Surgical_外科")
 EVERY = 4  # of four rows of the sample one is shown, the others are never seen
 MEDICAL_JUDGE = Recipe(
     maker="judge",
+    corpus=tuple(f"{FILES}/{name}/{name.split('_')[1]}.csv" for name in DEPARTMENTS),
     steps=240,
     batch=16,
     matrix_lr=5e-3,

@@ -449,20 +449,20 @@ report.summary(
 #
 # | what you see | why | what to do |
 # |---|---|---|
-# | `image features and image tokens do not match` | `max_length` cut into the picture's tokens | lower `MAX_IMAGE_TOKENS`, or raise `MAX_SEQ_LENGTH` |
+# | `Mismatch in image token count`; or a loss of `nan`; or too few green tokens | `max_length` cut into the picture, or into the answer | lower `MAX_IMAGE_TOKENS`, or raise `MAX_SEQ_LENGTH` |
 # | perfect on training pictures, wrong on new ones | it memorised them: too few pictures, too many epochs | more pictures, held-out accuracy after each epoch |
 # | one field stays at "without looking" | it is too small to see, or labels contradict each other | raise `MAX_IMAGE_TOKENS`, read `check_labels` again |
 # | right digits, wrong unit or order | labels mix formats | one format for all responses |
 # | out of memory | the largest picture decides | lower `MAX_IMAGE_TOKENS` first, then `BATCH_SIZE` |
 #
-# **Now you:** set `TRAIN_PICTURES = 2` and run again from the parameters. Look at the last two tables of section 8: what did it learn?
+# **Now you:** set `TRAIN_PICTURES = 2` and run again from the parameters. Look at the two accuracy tables of section 8: what did it learn?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | `image features and image tokens do not match` | `max_length` 把图片的 token 截断了 | 调小 `MAX_IMAGE_TOKENS`，或调大 `MAX_SEQ_LENGTH` |
+# | `Mismatch in image token count`；或损失是 `nan`；或绿色 token 太少 | `max_length` 截断了图片，或截断了回答 | 调小 `MAX_IMAGE_TOKENS`，或调大 `MAX_SEQ_LENGTH` |
 # | 训练图全对，新图全错 | 在背图：图太少、轮数太多 | 加图片，每轮都看留出准确率 |
 # | 某个字段始终和「不看图」一样 | 字太小看不清，或者标注自相矛盾 | 调大 `MAX_IMAGE_TOKENS`，再看一遍 `check_labels` |
 # | 数字对，单位或顺序乱 | 标注混用了几种格式 | 所有回答统一成一种格式 |

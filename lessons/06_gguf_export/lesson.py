@@ -39,12 +39,12 @@ QUESTIONS = [
 ]
 MAX_NEW_TOKENS = 64  # a reasoning model thinks longer; for a comparison this is enough
 THREADS = -1  # of llama.cpp; -1: all cores
-TITLE = "Medical o1 R1 Distill Llama 8B"
+TITLE = "Llama Medical o1 R1 Distill 8B"
 UPLOAD_TO = ""  # "your_name/your_model" uploads section 8's folder
 PRIVATE = True
 LICENSE = "llama3.1"  # the base model's
 DATASETS = ["FreedomIntelligence/medical-o1-reasoning-SFT"]
-DISCLAIMER = "Made in a course, as an exercise. No medical advice; not evaluated for safety."
+DISCLAIMER = "Built with Llama. Made in a course, as an exercise. No medical advice; not evaluated for safety."
 VRAM_GB = 8
 
 # %% [markdown] lang="en"

@@ -100,14 +100,14 @@ from helpers import data, export, generation, hub, memory, reasoning, report
 #
 # A row of s1K is a question, a reasoning trace written by a larger model, the answer that the trace came to (`deepseek_attempt`), and the reference. The attempt may be **wrong**: the trace is kept for how it thinks.
 #
-# The questions of the evaluation come from another file, so none of them is trained on.
+# The questions of the evaluation come from another file, GSM8K's training split, so none of them is trained on here. The base model may have met them before: compare the runs with each other, not with published figures.
 
 # %% [markdown] lang="zh"
 # ## 3 · 数据
 #
 # s1K 的一行是：一道题、一段由大模型写的思考过程、它得出的答案（`deepseek_attempt`），以及参考答案。模型得出的答案**可能是错的**：留着它，是要学它怎么想。
 #
-# 用来评测的题在另一个文件里，一道也不参加训练。
+# 用来评测的题在另一个文件里（GSM8K 的训练集），这一课一道也不拿来训练。不过基座模型以前可能见过，所以只拿各次运行互相比，别和公开成绩比。
 
 # %%
 pool = data.load_s1k(DATASET, limit=POOL)
@@ -188,7 +188,7 @@ def to_prompt(question):
 def to_text(row):
     """What is trained on: question, thoughts, delimiter, answer, and the end token."""
     thoughts = row["thinking"].rstrip() + f"\n{END}\n\n" + row["answer"].strip()
-    return to_prompt(row["question"]) + BEGIN + thoughts + tokenizer.eos_token
+    return to_prompt(row["question"]).removesuffix(BEGIN) + BEGIN + thoughts + tokenizer.eos_token  # R1's ends with it
 
 
 print(to_text(usable[0])[:1500])
@@ -291,19 +291,20 @@ funnel
 # ## 6 · LoRA
 
 # %%
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
-model = FastLanguageModel.get_peft_model(
-    model,
-    r=LORA_RANK,
-    lora_alpha=LORA_RANK,
-    lora_dropout=0,
-    bias="none",
-    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
-    random_state=SEED,
-)
-untrained = {name: weight.clone() for name, weight in get_peft_model_state_dict(model).items()}
+if not isinstance(model, PeftModel):  # this cell runs again: the adapter is there, and perhaps trained
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=LORA_RANK,
+        lora_alpha=LORA_RANK,
+        lora_dropout=0,
+        bias="none",
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        use_gradient_checkpointing="unsloth" if GRADIENT_CHECKPOINTING else False,
+        random_state=SEED,
+    )
+    untrained = {name: weight.clone() for name, weight in get_peft_model_state_dict(model).items()}
 model.print_trainable_parameters()
 
 # %% [markdown] lang="en"
@@ -361,7 +362,7 @@ log = trainer.state.log_history
 report.loss_plot(log)
 
 # %% [markdown] lang="en"
-# Save now: vLLM keeps its own copy of the weights and does not see what was trained. It is given the adapter's folder, and each request names it.
+# Save now: vLLM shares the frozen weights but not the adapter, which is what was trained. It is given the adapter's folder, and each request names it.
 
 # %% [markdown] lang="zh"
 # 现在就保存：vLLM 那边看不到刚才训练的东西。要把适配器的文件夹交给它，每次请求再写明用哪个适配器。
@@ -395,7 +396,7 @@ print(*sorted(file.name for file in Path(OUTPUT_DIR, "adapter").iterdir()), sep=
 
 # %%
 FastLanguageModel.for_inference(model)
-text = to_prompt(QUESTION) + BEGIN
+text = to_prompt(QUESTION).removesuffix(BEGIN) + BEGIN
 for turn in range(2):
     written = generation.complete(model, tokenizer, [text], MAX_SEQ_LENGTH // 4, repetition_penalty=1.0)[0].text
     thought = written.partition(END)[0]
@@ -511,8 +512,9 @@ def slope(points):
     return sum(slopes) / len(slopes)
 
 
-curve = [(run["tokens"], run["accuracy"]) for run in runs]
-control = sum(run["within"] for run in runs) / len(runs)
+ours = [run for run in runs if "within" in run and run["kind"] != "other word"]  # what comes below is no budget
+curve = [(run["tokens"], run["accuracy"]) for run in ours]
+control = sum(run["within"] for run in ours) / len(ours)
 scaling, performance = slope(curve), max(accuracy for _, accuracy in curve)
 print(f"control      {control:.0%} of the answers within their budget")
 print(f"scaling      {100 * scaling:+.2f} points of accuracy per thinking token")
@@ -655,7 +657,7 @@ report.summary(
 # | nothing is ever suppressed | the model does not write the delimiter that you wait for | print a completion; set `BEGIN` and `END` to its own |
 # | after "Wait" it repeats itself | it was never trained on second thoughts, or is too small for them | traces with second thoughts in the data; fewer waits |
 # | more thinking, lower accuracy | beyond what it was trained on it talks itself out of right answers | read ten such cases; stop at the top of the curve |
-# | every answer is cut | `MAX_SEQ_LENGTH` is too small for its thoughts | the column `cut`; raise it, or lower the caps |
+# | every answer is cut | `MAX_SEQ_LENGTH` is too small for its thoughts | the column `cut`; raise it, or train on shorter traces |
 # | without thinking it does as well as with | it thinks in the answer | a smaller `MAX_ANSWER_TOKENS`; read `answer` |
 # | accuracy jumps about between budgets | too few questions | look at `error`; raise `HELD_OUT` |
 # | vLLM answers as before training | the request names no adapter | `model.load_lora(folder)`, passed as `lora_request` |
@@ -671,7 +673,7 @@ report.summary(
 # | 一次也没拦到 | 模型写的不是你等的那个结束符 | 打印一条输出，把 `BEGIN`、`END` 改成它自己的 |
 # | 加了「Wait」就开始复读 | 训练数据里没有回头再想的样子，或者模型太小 | 换带反思的数据；少加几次 |
 # | 想得越多错得越多 | 超出了学过的范围，把对的也想错了 | 读十条这样的例子；在曲线最高处停下 |
-# | 每条思考都被掐断 | `MAX_SEQ_LENGTH` 放不下它的思考 | 看 `cut` 那一列；调大它，或者调低预算 |
+# | 每条思考都被掐断 | `MAX_SEQ_LENGTH` 放不下它的思考 | 看 `cut` 那一列；调大它，或者换思考短一些的数据来训 |
 # | 不让想，反而和想了一样准 | 它把思考写到答案里去了 | 调小 `MAX_ANSWER_TOKENS`；读一读 `answer` |
 # | 各档预算的正确率忽上忽下 | 题太少 | 看 `error`；调大 `HELD_OUT` |
 # | vLLM 的回答和训练前一样 | 请求里没写适配器 | `model.load_lora(文件夹)`，作为 `lora_request` 传进去 |

@@ -1,7 +1,7 @@
 # %% [markdown] lang="en"
 # SFT teaches a model how to answer. What it *knows*, it has read. If it has read too little of your field, let it read on: plain text, no questions, the loss of pre-training. That is continued pre-training. It has a price, because what is not read any more is forgotten. Here you measure both, and what an admixture of general text does about it.
 #
-# **For** those who have done lesson 01. The defaults read Chinese; change two parameters for another language.
+# **For** those who have done lesson 01. The defaults read Chinese; for another language change `DOMAIN`, `GENERAL_CONFIG`, `QUIZ` and `BEGINNINGS`.
 # **At the end you have** documents packed into blocks without a token of padding, LoRA together with the embeddings at a smaller learning rate, and one table: three mixtures of domain and general text, what each has learned and what each has forgotten.
 #
 # The medical texts are an exercise, not advice.
@@ -259,12 +259,12 @@ pd.DataFrame(results).round(3)
 # %% [markdown] lang="en"
 # ## 6 · LoRA, and the embeddings
 #
-# LoRA moves the layers in a few directions. But a word that the model has hardly met has a poor vector, at the entrance (`embed_tokens`) and at the exit (`lm_head`), and no layer can quite make up for that. So for a new field or language these two are trained **whole**: as `modules_to_save`, copied and updated in full. That costs memory: 4 bytes a number for the copy, 4 for the gradient, 2 for an 8-bit optimizer. In GiB, worked out before anything is downloaded; the last column is for QLoRA with embeddings:
+# LoRA moves the layers in a few directions. But a word that the model has hardly met has a poor vector, at the entrance (`embed_tokens`) and at the exit (`lm_head`), and no layer can quite make up for that. So for a new field or language these two are trained **whole**: as `modules_to_save`, copied and updated in full. That costs memory: 4 bytes a number for the copy, 4 for the gradient, 8 for the optimizer, which keeps 32 bits for an embedding even when it is an 8-bit one (2 for an `lm_head` of its own). In GiB, worked out before anything is downloaded; the last column is for QLoRA with embeddings:
 
 # %% [markdown] lang="zh"
 # ## 6 · LoRA 与词嵌入
 #
-# LoRA 只能把各层往少数几个方向推。可要是一个词模型几乎没见过，它的向量本来就不行，入口（`embed_tokens`）和出口（`lm_head`）都是，光靠中间的层补不回来。所以遇到新领域、新语言，这两个矩阵要**整个**训练：放进 `modules_to_save`，复制一份，全量更新。代价是显存：每个数，副本 4 字节，梯度 4 字节，8 位优化器 2 字节。什么都不用下载，先把账算出来（GiB；最后一列说的是 QLoRA 加词嵌入）：
+# LoRA 只能把各层往少数几个方向推。可要是一个词模型几乎没见过，它的向量本来就不行，入口（`embed_tokens`）和出口（`lm_head`）都是，光靠中间的层补不回来。所以遇到新领域、新语言，这两个矩阵要**整个**训练：放进 `modules_to_save`，复制一份，全量更新。代价是显存：每个数，副本 4 字节，梯度 4 字节，优化器 8 字节（就算用 8 位优化器，词嵌入的状态也按 32 位存；单独的 `lm_head` 是 2 字节）。什么都不用下载，先把账算出来（GiB；最后一列说的是 QLoRA 加词嵌入）：
 
 # %%
 rows = {}
@@ -272,7 +272,8 @@ for name in ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Qwen2.5-3B", "Qwen2.5-7B"):
     shape = vram.read_shape(name)
     lora = vram.estimate_vram(name, "lora", batch=BATCH_SIZE, length=MAX_SEQ_LENGTH, rank=RANK).total
     qlora = vram.estimate_vram(name, "qlora", batch=BATCH_SIZE, length=MAX_SEQ_LENGTH, rank=RANK).total
-    embeddings = 10 * shape.embeddings / vram.GIB
+    # Of two matrices one takes 16 bytes a number and the other, `lm_head`, 10.
+    embeddings = (16 if shape.tied else 13) * shape.embeddings / vram.GIB
     rows[name] = {"one matrix": shape.tied, "LoRA": lora, "QLoRA": qlora, "embeddings": embeddings}
     rows[name]["fits a T4"] = qlora + embeddings + vram.CONTEXT_GIB <= vram.GPUS["T4"]
 pd.DataFrame(rows).T.infer_objects().round(1)
@@ -522,7 +523,7 @@ report.summary(
 # | training loss far below held-out | the same few documents again and again | `times read` above 4: more documents, or more general text |
 # | held-out loss is suspiciously low | copies of held-out documents in the training text | deduplicate first, as in section 3 |
 # | it continues, and no longer chats | you trained an Instruct model on plain text | start from the base, do SFT afterwards |
-# | out of memory with the embeddings | 10 bytes a number, 7B: 10 GiB | a smaller model, or LoRA alone |
+# | out of memory with the embeddings | 10 to 16 bytes a number, 7B: 13 GiB | a smaller model, or LoRA alone |
 # | with or without embeddings, the same result | they are in 16 bits and do not move; or your words are all well known | the dtype in the table of groups; if they are known, save the memory |
 #
 # **Now you:** set `EMBEDDING_LEARNING_RATE` to `LEARNING_RATE` and run again. Is a smaller rate better here? (The reading has the figures, and says why a nano model may not be asked.)
@@ -537,7 +538,7 @@ report.summary(
 # | 训练损失远低于留出损失 | 那几篇文档翻来覆去地读 | `times read` 超过 4 了：加文档，或多掺通用文本 |
 # | 留出损失低得可疑 | 训练文本里有留出文档的副本 | 像第 3 节那样先去重 |
 # | 只会续写，不会聊天了 | 拿 Instruct 模型去读纯文本 | 从基座开始，SFT 放到后面 |
-# | 加上词嵌入就显存不够 | 每个数 10 字节，7B 要 10 GiB | 换小模型，或者只训 LoRA |
+# | 加上词嵌入就显存不够 | 每个数 10 到 16 字节，7B 要 13 GiB | 换小模型，或者只训 LoRA |
 # | 训不训词嵌入都一样 | 它们是 16 位的，根本没动；或者你的词它本来就很熟 | 看参数组那张表里的 dtype；真是本来就熟，就省下这份显存 |
 #
 # **轮到你了**：把 `EMBEDDING_LEARNING_RATE` 设成和 `LEARNING_RATE` 一样，再跑一遍。在这里，小一点更好吗？（数字在讲解里，还有为什么这件事不能问纳米模型。）

@@ -47,7 +47,7 @@ BATCH_SIZE = 2  # pairs, so twice as many texts
 GRADIENT_ACCUMULATION = 4
 LEARNING_RATE = 1e-5  # a tenth of SFT's or less
 HELD_OUT = 64  # pairs kept away from training
-ASKED = 16  # of these, how many are answered before and after
+ASKED = 64  # of these, how many are answered before and after
 WANTED = "(?m)^1[.、]"
 UNWANTED = "抱歉|对不起|希望这"
 MAX_NEW_TOKENS = 384
@@ -229,10 +229,10 @@ if not isinstance(model, PeftModel):
 model.print_trainable_parameters()
 
 # %% [markdown] lang="en"
-# Held as a second model, the reference doubles the weights in memory. But policy and reference differ only in their adapters, so a copy of the *adapter* is enough: the same frozen weights serve both. Or compute its log-probabilities once, before training, and keep two numbers a pair. (Measured at the 7B shape in 4 bits: a peak of 11.8 GiB with a second model, 7.0 with a copy of the adapter.)
+# Held as a second model, the reference doubles the weights in memory. But policy and reference differ only in their adapters, so a copy of the *adapter* is enough: the same frozen weights serve both. (Computing its log-probabilities once, beforehand, saves time but no memory here: TRL 1.15 copies the adapter all the same. Measured at the 7B shape in 4 bits: a peak of 11.8 GiB with a second model, 7.0 with a copy of the adapter.)
 
 # %% [markdown] lang="zh"
-# 参考模型如果单独放一份，权重占的显存就翻倍。可是两个模型只差一个适配器，所以**复制适配器**就够了：底下冻结的权重两边共用。还有一招：训练前先把参考的对数概率全算好，每对只存两个数。（7B 形状、4 比特实测：另放一个模型，峰值 11.8 GiB；复制适配器，7.0。）
+# 参考模型如果单独放一份，权重占的显存就翻倍。可是两个模型只差一个适配器，所以**复制适配器**就够了：底下冻结的权重两边共用。（训练前把参考的对数概率一次算好，在这里只省时间，不省显存：TRL 1.15 照样会复制适配器。7B 形状、4 比特实测：另放一个模型，峰值 11.8 GiB；复制适配器，7.0。）
 
 # %%
 adapter_bytes = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if "lora_" in name)
@@ -241,7 +241,6 @@ reference_costs = {
     "a second model": frozen_bytes + adapter_bytes,
     "a copy of the adapter": adapter_bytes,
     "the adapter switched off": 0,
-    "computed once, beforehand": len(train_rows) * 2 * 4,
 }
 pd.DataFrame({"more memory, MiB": {name: size / 1024**2 for name, size in reference_costs.items()}}).round(3)
 
@@ -287,8 +286,9 @@ trainer = DPOTrainer(
     eval_dataset=held_out,
     args=config,
 )
-for parameter in filter(lambda p: p.requires_grad, model.parameters()):
-    parameter.data = parameter.data.float()  # of a 4-bit model TRL rounds them to 16 bits: small steps would vanish
+for name, parameter in list(model.named_parameters()):
+    if parameter.requires_grad:  # of a 4-bit model TRL rounds them to 16 bits: small steps would vanish; "ref" is whole
+        parameter.data = model.get_parameter(name.replace(".default.", ".ref.")).data.float().clone()
 print(f"adapters: {list(model.peft_config)}, learning: {model.active_adapter}")
 
 # %% [markdown] lang="en"
@@ -412,10 +412,10 @@ held_out_figures = {
 pd.DataFrame(held_out_figures, index=["before", "after"]).T.round(3)
 
 # %% [markdown] lang="en"
-# These were given answers. What does the model write itself? The same questions, seed and temperature. The **win rate** sets each answer against the one that the SFT model wrote: which of the two leans further to the chosen side? A draw counts half, so two equal models would get 50 %.
+# These were given answers. What does the model write itself? The same questions, seed and temperature. The **win rate** sets each answer against the one that the SFT model wrote: which of the two leans further to the chosen side? A draw counts half, so two equal models would get 50 %. With 64 answers one standard error is 6 points: do not read much into less than twice that.
 
 # %% [markdown] lang="zh"
-# 刚才判的是现成的回答。让模型自己写，会写成什么样？同样的问题、种子和温度。**胜率**是拿每个回答和 SFT 模型写的那个比：哪个更偏向选中那边？打平算一半，两个一样的模型应该得 50 %。
+# 刚才判的是现成的回答。让模型自己写，会写成什么样？同样的问题、种子和温度。**胜率**是拿每个回答和 SFT 模型写的那个比：哪个更偏向选中那边？打平算一半，两个一样的模型应该得 50 %。64 个回答，一个标准误就是 6 个百分点；差距不到两个标准误，别当真。
 
 # %%
 after = write()
@@ -434,12 +434,12 @@ report.side_by_side(table.head(6).to_dict("records"))
 # %% [markdown] lang="en"
 # ### What was lost?
 #
-# Everything has a price. Does `tokens` grow? Then a part of the gain is length. Does `stopped` fall? Then answers run on. And facts: DPO teaches which *manner* to take, not what is true. Of the answers that hold `WANTED`, how many hold the very words that the chosen answer has there?
+# Everything has a price. Does `tokens` grow? Then a part of the gain is length. Does `stopped` fall? Then answers run on. And facts: DPO teaches which *manner* to take, not what is true. Of the answers that hold `WANTED`, how many hold the very words that the chosen answer has there? (With the default pattern those words are only "1.", which says nothing about facts: let `WANTED` match the fact itself, as the trimmed run does with the clinic's name.)
 
 # %% [markdown] lang="zh"
 # ### 丢了什么？
 #
-# 凡事都有代价。`tokens` 变大了吗？那提升里有一部分只是写得长。`stopped` 变小了吗？那是收不住尾了。还有事实：DPO 教的是用**哪种口气**说，教不了什么是对的。含有 `WANTED` 的回答里，有多少和选中回答里的那几个字完全一致？
+# 凡事都有代价。`tokens` 变大了吗？那提升里有一部分只是写得长。`stopped` 变小了吗？那是收不住尾了。还有事实：DPO 教的是用**哪种口气**说，教不了什么是对的。含有 `WANTED` 的回答里，有多少和选中回答里的那几个字完全一致？（默认的正则只匹配到「1.」，所以这个数和事实无关；要查事实，就让 `WANTED` 匹配事实本身，就像精简运行里匹配门诊名称那样。）
 
 # %%
 import re
@@ -505,7 +505,7 @@ report.summary(
 # | the margin soars, the answers fall apart | too far from the reference: rate or steps too large | stop earlier, a tenth of the rate, raise `BETA` |
 # | the chosen answers' log p falls | the cheapest way to a margin is to push both down | a smaller rate; an SFT term (`loss_type=["sigmoid", "sft"]`) |
 # | answers get longer and longer | the chosen ones are longer in the data | balance the lengths of the pairs; `loss_type=["sigmoid_norm"]` |
-# | out of memory where SFT had room | two texts a pair, two passes a text | halve `BATCH_SIZE`, lower `MAX_SEQ_LENGTH`, `precompute_ref_log_probs=True` |
+# | out of memory where SFT had room | two texts a pair, two passes a text | halve `BATCH_SIZE`, lower `MAX_SEQ_LENGTH` |
 #
 # **Now you:** set `LEARNING_RATE` to ten times its value and run again. The margin will be far better. And the answers? (Guess first; the reading has the figures.)
 
@@ -519,6 +519,6 @@ report.summary(
 # | 间隔猛涨，回答却散了架 | 离参考太远：学习率或步数过大 | 早点停，学习率除以 10，加大 `BETA` |
 # | 选中回答的 log p 在跌 | 要拉开间隔，最省事的办法是两边一起压低 | 减小学习率；加一项 SFT 损失（`loss_type=["sigmoid", "sft"]`） |
 # | 回答越写越长 | 数据里选中的本来就更长 | 平衡两边的长度；`loss_type=["sigmoid_norm"]` |
-# | SFT 放得下，DPO 显存不够 | 一对两段文本，一段要过两遍模型 | `BATCH_SIZE` 减半，减小 `MAX_SEQ_LENGTH`，`precompute_ref_log_probs=True` |
+# | SFT 放得下，DPO 显存不够 | 一对两段文本，一段要过两遍模型 | `BATCH_SIZE` 减半，减小 `MAX_SEQ_LENGTH` |
 #
 # **轮到你了**：把 `LEARNING_RATE` 调成十倍再跑一遍。间隔会漂亮得多。回答呢？（先猜一猜，数字在讲解里。）

@@ -83,6 +83,20 @@ def test_settings_become_values_and_paths_absolute(tiny, tmp_path, monkeypatch):
     assert values == {"COUNT": 3, "RATE": 2, "NAME": str(tmp_path / "sub/rows.json"), "OUTPUT_DIR": "a=b"}
 
 
+def test_what_an_earlier_run_left_is_found_where_runs_leave_it(tiny):
+    source = tiny.root / "lessons/01_tiny/lesson.py"
+    text = source.read_text("utf-8").replace('NAME = "world"', 'NAME = "outputs/00_before/adapter"')
+    source.write_text(text, "utf-8")
+    assert run.left_by_runs(tiny, tiny.lessons[0], "en") == {}
+    for language in ("en", "zh"):
+        (tiny.root / f"runs/00_before-{language}/outputs/adapter").mkdir(parents=True)
+    assert run.left_by_runs(tiny, tiny.lessons[0], "zh") == {
+        "NAME": str(tiny.root / "runs/00_before-zh/outputs/adapter")
+    }
+    (tiny.root / "outputs/00_before/adapter").mkdir(parents=True)  # of the notebook itself, which comes first
+    assert run.left_by_runs(tiny, tiny.lessons[0], "zh") == {}
+
+
 def test_nano_builds_what_the_lessons_name_and_no_more(monkeypatch, capsys):
     monkeypatch.setattr(nano, "build_all", lambda names, workers: {name: Path(f"/c/{name}") for name in sorted(names)})
     assert cli.main(["nano", "--workers", "3"]) == 0

@@ -55,12 +55,16 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
     lesson = course.lesson(options.lesson)
     values = {} if options.full else lesson.trim(options.lang)
     values |= run.parse_settings(lesson, options.set)
+    left = {name: path for name, path in run.left_by_runs(course, lesson, options.lang).items() if name not in values}
     console = Console(highlight=False)
     console.print(
         f"Lesson {lesson.number}, {lesson.facts['title'][options.lang]}" + ("" if options.full else ", trimmed")
     )
     if not options.full:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models: threads cost more than they bring
+    for name, path in left.items():
+        console.print(f"{name}: {path}, of an earlier run", soft_wrap=True)
+    values |= left
     run.prepare(values)
     with verified.watched() as peak:
         result = run.run(course, lesson, options.lang, values, options.out)

@@ -93,6 +93,18 @@ def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], f
     return Run(executed, page, seconds, figures, failure)
 
 
+def left_by_runs(course: Course, lesson: Lesson, language: str) -> dict[str, str]:
+    """Parameters that name what another lesson leaves in outputs/, where a run of this module has left it."""
+    found = {}
+    for name, value in lesson.parameters.items():
+        if name != "OUTPUT_DIR" and isinstance(value, str) and value.startswith("outputs/"):
+            slug, _, rest = value.removeprefix("outputs/").partition("/")
+            path = course.root / "runs" / f"{slug}-{language}" / "outputs" / rest
+            if path.exists() and not (course.root / value).exists():
+                found[name] = str(path)
+    return found
+
+
 def parse_settings(lesson: Lesson, settings: list[str]) -> dict[str, Any]:
     """Turn `NAME=VALUE` texts into parameter values; a path that is there becomes absolute.
 

@@ -18,20 +18,30 @@ from pathlib import Path
 
 import psutil
 
+GUARD = [sys.executable, str(Path(__file__).resolve())]
 GRACE = 10.0
 """Seconds between asking processes to end and ending them."""
 
 
-def start(command: Sequence[str], log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a command under a guard, all that it says into `log`.
+def start(
+    command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a command under a guard, in the folder `cwd`, all that it says into `log`.
 
-    The process returned is the guard: it runs as long as the command, and has its exit code in the end.
+    The process returned is the guard: it runs as long as the command, and has its exit code in the end (128 more than
+    the number of the signal that ended it, as in a shell).
     """
-    guarded = [sys.executable, str(Path(__file__).resolve()), *command]
+    guarded = [*GUARD, *map(str, command)]
     with log.open("wb") as out:
         return subprocess.Popen(
-            guarded, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
-        )
+            guarded, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=cwd,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def command(process: subprocess.Popen[bytes]) -> list[str]:
+    """What `start` was given."""
+    return process.args[len(GUARD) :]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -63,7 +73,10 @@ def watch(command: list[str]) -> int:
         family |= descendants(child.pid)  # a child whose parent has died can no longer be found through it
     family |= descendants(child.pid)
     end(list(family.values()))
-    return 0 if closed.is_set() else child.wait()
+    if closed.is_set():
+        return 0
+    code = child.wait()
+    return code if code >= 0 else 128 - code
 
 
 def descendants(pid: int) -> dict[int, psutil.Process]:

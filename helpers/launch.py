@@ -21,7 +21,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import runtime
+from helpers import guard, runtime
 from helpers.runtime import NotEnough, Stop, Words, listed_gpus, root, say, writing
 
 WORDS: Words = {
@@ -190,8 +190,8 @@ def shown(command: Sequence[str]) -> str:
     return text.replace(f"{sys.executable} -m torch.distributed.run", "torchrun").replace(sys.executable, "python")
 
 
-def start(command: Sequence[str], log: str | Path, **environment: str) -> subprocess.Popen:
-    """Start a command in the course's folder, its output into `log`; one thread a process unless `OMP_NUM_THREADS` says more."""
+def start(command: Sequence[str], log: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start, under a guard that ends it with this process, a command in the course's folder, its output into `log`; one thread a process unless `OMP_NUM_THREADS` says more."""
     log = Path(log)
     log.parent.mkdir(parents=True, exist_ok=True)
     paths = [str(root()), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -200,14 +200,7 @@ def start(command: Sequence[str], log: str | Path, **environment: str) -> subpro
     # Else the processes of a restart read the addresses of the dead from torchrun's store, and wait for them
     # (torch 2.11, several hosts): now the first process opens a store of its own each time.
     settings.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    with log.open("w", encoding="utf-8") as output:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=root(),
-            env=settings | environment,
-        )
+    return guard.start(command, log, settings | environment, cwd=root())
 
 
 def run(command: Sequence[str], log: str | Path, limit: float | None = None, **environment: str) -> str:
@@ -216,13 +209,7 @@ def run(command: Sequence[str], log: str | Path, limit: float | None = None, **e
     try:
         return wait(process, log, limit)
     finally:
-        if process.poll() is None:
-            process.terminate()  # torchrun ends its processes with it, and those that do not heed it after 30 s
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        guard.stop(process)
 
 
 def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None) -> str:
@@ -238,7 +225,7 @@ def wait(process: subprocess.Popen, log: str | Path, limit: float | None = None)
     text = Path(log).read_text(encoding="utf-8", errors="replace")
     if code:
         with writing(Path(log).parent):
-            raise LaunchFailed(f"{shown(process.args)}\n{ended}. From {log}:\n\n{_told(text)}")
+            raise LaunchFailed(f"{shown(guard.command(process))}\n{ended}. From {log}:\n\n{_told(text)}")
     return text
 
 
@@ -286,9 +273,10 @@ def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 300) -
     end = time.monotonic() + limit
     while not Path(after).exists():
         if process.poll() is not None or time.monotonic() > end:
-            raise LaunchFailed(f"{after} did not appear: look into the log of {shown(process.args)}")
+            raise LaunchFailed(f"{after} did not appear: look into the log of {shown(guard.command(process))}")
         time.sleep(0.05)
-    worker = psutil.Process(process.pid).children()[0]
+    (torchrun,) = psutil.Process(process.pid).children()  # the process itself is the guard
+    worker = torchrun.children()[0]
     worker.kill()
     return worker.pid
 

@@ -5,8 +5,11 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -244,3 +247,23 @@ def test_a_command_that_takes_too_long_has_ended_when_that_is_said(tmp_path):
         launch.run([sys.executable, "-c", slow], tmp_path / "log", limit=2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "log").read_text()), 0)
+
+
+def test_what_was_started_ends_with_the_process_that_started_it(tmp_path):
+    slow = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"""
+import os, sys, time
+from pathlib import Path
+from helpers import launch
+launch.start([sys.executable, "-c", {slow!r}], {str(tmp_path / "log")!r})
+while not Path({str(tmp_path / "log")!r}).read_text():
+    time.sleep(0.05)
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
+    deadline = time.monotonic() + 20
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int((tmp_path / "log").read_text()))
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

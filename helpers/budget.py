@@ -271,7 +271,7 @@ class TransformersGenerator:
         limits = [getattr(model.config, "max_position_embeddings", None), getattr(model, "max_seq_length", None)]
         self.context = min((limit for limit in limits if limit), default=2048)
         model.generation_config.max_length = None  # as in generation.complete: no warning a call
-        self.eos = end_tokens(model, tokenizer)
+        self.eos = end_tokens(model.generation_config, tokenizer)
 
     def extend(
         self, prompts: Sequence[Ids], limits: Sequence[int], stop: str | None, temperature: float

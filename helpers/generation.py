@@ -11,7 +11,7 @@ from helpers.prompts import PromptError, check_prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def complete(
     processor, tokenizer = tokenizer, getattr(tokenizer, "tokenizer", tokenizer)
     padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
     model.generation_config.max_length = None  # Unsloth's, on a GPU: beside max_new_tokens it brings a warning a call
-    ends, completions = end_tokens(model, tokenizer), []
+    ends, completions = end_tokens(model.generation_config, tokenizer), []
     try:
         for start in range(0, len(prompts), batch_size):
             batch = {"text": list(prompts[start : start + batch_size])}
@@ -78,9 +78,9 @@ def _check_room(model: PreTrainedModel, mask: Any, start: int) -> None:
         )
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens(generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """All tokens that end an answer: the tokenizer's EOS, and those at which `generate` stops besides."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = getattr(generation, "eos_token_id", None)
     return {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
 

@@ -9,6 +9,7 @@ that it has started.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -24,9 +25,11 @@ GRACE = 10.0
 
 
 def start(
-    command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
+    command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None, interruptible: bool = False
 ) -> subprocess.Popen[bytes]:
     """Start a command under a guard, in the folder `cwd`, all that it says into `log`.
+
+    When the notebook is interrupted, an `interruptible` one ends; another, as a server, goes on.
 
     The process returned is the guard: it runs as long as the command, and has its exit code in the end (128 more than
     the number of the signal that ended it, as in a shell).
@@ -35,7 +38,7 @@ def start(
     with log.open("wb") as out:
         return subprocess.Popen(
             guarded, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=cwd,
-            start_new_session=True,
+            start_new_session=not interruptible,
         )  # fmt: skip
 
 
@@ -68,6 +71,8 @@ def watch(command: list[str]) -> int:
         closed.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: closed.set())
     family: dict[int, psutil.Process] = {}
     while child.poll() is None and not closed.wait(0.2):
         family |= descendants(child.pid)  # a child whose parent has died can no longer be found through it

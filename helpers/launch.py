@@ -191,7 +191,10 @@ def shown(command: Sequence[str]) -> str:
 
 
 def start(command: Sequence[str], log: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-    """Start, under a guard that ends it with this process, a command in the course's folder, its output into `log`; one thread a process unless `OMP_NUM_THREADS` says more."""
+    """Start a command in the course's folder, its output into `log`; it ends with this process, and when interrupted.
+
+    One thread a process unless `OMP_NUM_THREADS` says more.
+    """
     log = Path(log)
     log.parent.mkdir(parents=True, exist_ok=True)
     paths = [str(root()), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -200,7 +203,7 @@ def start(command: Sequence[str], log: str | Path, **environment: str) -> subpro
     # Else the processes of a restart read the addresses of the dead from torchrun's store, and wait for them
     # (torch 2.11, several hosts): now the first process opens a store of its own each time.
     settings.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    return guard.start(command, log, settings | environment, cwd=root())
+    return guard.start(command, log, settings | environment, cwd=root(), interruptible=True)
 
 
 def run(command: Sequence[str], log: str | Path, limit: float | None = None, **environment: str) -> str:

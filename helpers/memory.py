@@ -83,7 +83,7 @@ def free(*names: str) -> None:
 
     What IPython holds unasked goes first: the outputs in `Out` and `_`, and the last error with its traceback, whose
     frames keep all that was at work when memory ran out (so `%debug` has nothing to look at afterwards). Then what
-    bitsandbytes and Unsloth hold of models that nobody else does: most of each.
+    only bitsandbytes and Unsloth still hold of a model, which is most of it.
     """
     variables = sys._getframe(1).f_globals
     for name in names:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.generation import end_tokens
 from helpers.runtime import Stop
 
 if TYPE_CHECKING:
@@ -133,9 +134,7 @@ def stop_tokens(
 
     The second catches a model that goes on by asking itself.
     """
-    ends = getattr(generation, "eos_token_id", None)
-    ids = [tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
-    stops = [tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
+    stops = [tokenizer.convert_ids_to_tokens(i) for i in sorted(end_tokens(generation, tokenizer))]
     # Not all of these are called special: R1's "<｜User｜>" is an added token like any other.
     stops += sorted((token for token in tokenizer.get_added_vocab() if pieces.user[0].startswith(token)), key=len)[-1:]
     return list(dict.fromkeys(stops))

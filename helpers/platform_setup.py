@@ -139,9 +139,9 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
 def _keep_off_proxies() -> None:
     """Have nobody ask a campus' or a company's proxy for the servers that a lesson starts on this machine."""
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ):
-        for name in ("NO_PROXY", "no_proxy"):  # each is what some client reads
-            hosts = [host for host in os.environ.get(name, "").split(",") if host]
-            os.environ[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+        both = "NO_PROXY", "no_proxy"  # each is what some client reads, and one hides the other
+        hosts = [host for name in both for host in os.environ.get(name, "").split(",") if host]
+        os.environ |= dict.fromkeys(both, ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
 
 
 def _choose_a_gpu() -> None:

@@ -138,7 +138,7 @@ def test_the_readings_on_other_sizes_say_what_was_measured():
             assert [figure for figure in told if figure not in text] == [], (language, model)
 
 
-@pytest.mark.parametrize("side", attention.sides(), ids=str)
+@pytest.mark.parametrize("side", [*attention.sides()], ids=str)
 def test_attention_is_timed_at_lengths_that_are_new_and_at_the_same_again(monkeypatch, side):
     called = []
     real = torch.nn.functional.scaled_dot_product_attention

@@ -88,8 +88,13 @@ def test_what_an_earlier_run_left_is_found_where_runs_leave_it(tiny):
     text = source.read_text("utf-8").replace('NAME = "world"', 'NAME = "outputs/00_before/adapter"')
     source.write_text(text, "utf-8")
     assert run.left_by_runs(tiny, tiny.lessons[0], "en") == {}
-    for language in ("en", "zh"):
-        (tiny.root / f"runs/00_before-{language}/outputs/adapter").mkdir(parents=True)
+    for language, model in (("en", "nano/qwen2"), ("zh", "owner/model")):
+        folder = tiny.root / f"runs/00_before-{language}"
+        (folder / "outputs/adapter").mkdir(parents=True)
+        (folder / "notebook.ipynb").write_text(
+            json.dumps({"metadata": {"papermill": {"parameters": {"MODEL": model}}}})
+        )
+    assert run.left_by_runs(tiny, tiny.lessons[0], "en") == {}  # of a trimmed run
     assert run.left_by_runs(tiny, tiny.lessons[0], "zh") == {
         "NAME": str(tiny.root / "runs/00_before-zh/outputs/adapter")
     }

@@ -62,11 +62,9 @@ def test_every_token_at_which_generate_stops_ends_an_answer():
         def decode(self, ids, **options):
             return " ".join(map(str, ids))
 
-    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[2, 9]))
-    ends = generation.end_tokens(model, Tokenizer())
+    ends = generation.end_tokens(SimpleNamespace(eos_token_id=[2, 9]), Tokenizer())
     assert ends == {2, 9}
     for end in ends:  # a batch's other rows go on, so that this one is padded
         assert generation._completion(Tokenizer(), [5, 6, end, 0, 0], ends) == generation.Completion("5 6", 2, True)
     assert generation._completion(Tokenizer(), [5, 6], ends) == generation.Completion("5 6", 2, False)
-    model.generation_config.eos_token_id = None
-    assert generation.end_tokens(model, Tokenizer()) == {2}
+    assert generation.end_tokens(SimpleNamespace(eos_token_id=None), Tokenizer()) == {2}

@@ -3,18 +3,17 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import launch, runtime
+from helpers import guard, launch, runtime
+from tests.processes import gone, within
 from tools import cli
 from tools.lessons import ROOT, load_course
 
@@ -211,7 +210,7 @@ def test_two_hosts_meet_and_meet_again_after_one_process_was_killed(tmp_path):
         said = [launch.wait(process, log, 60) for process, log in zip(running, logs)]
     finally:
         for process in running:
-            process.terminate()
+            guard.stop(process)
     assert all(text.count("sum 3.0") == 1 for text in said)
     assert "exitcode: -9" in said[1]
 
@@ -240,30 +239,35 @@ def test_the_script_trains_as_the_notebook_does(script, tmp_path):
     assert sum(losses[-5:]) / 5 == pytest.approx(summary["loss_end"], abs=2e-2)
 
 
+SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+
+
 def test_a_command_that_takes_too_long_has_ended_when_that_is_said(tmp_path):
     slow = "import os, signal, sys, time\nprint(os.getpid(), flush=True)\n"
     slow += "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(1)))\ntime.sleep(60)"
-    with pytest.raises(launch.LaunchFailed, match="did not end within 2 s"):
-        launch.run([sys.executable, "-c", slow], tmp_path / "log", limit=2)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "log").read_text()), 0)
+    with pytest.raises(launch.LaunchFailed, match="did not end within 5 s"):
+        launch.run([sys.executable, "-c", slow], tmp_path / "log", limit=5)
+    assert gone(int((tmp_path / "log").read_text()))
 
 
 def test_what_was_started_ends_with_the_process_that_started_it(tmp_path):
-    slow = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     code = f"""
 import os, sys, time
 from pathlib import Path
 from helpers import launch
-launch.start([sys.executable, "-c", {slow!r}], {str(tmp_path / "log")!r})
+launch.start([sys.executable, "-c", {SLEEPS!r}], {str(tmp_path / "log")!r})
 while not Path({str(tmp_path / "log")!r}).read_text():
     time.sleep(0.05)
 os._exit(9)
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False)
-    deadline = time.monotonic() + 20
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(int((tmp_path / "log").read_text()))
-        while process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    assert within(20, lambda: gone(int((tmp_path / "log").read_text())))
+
+
+def test_an_interrupt_of_the_notebook_ends_what_trains(tmp_path):
+    process = launch.start([sys.executable, "-c", SLEEPS], tmp_path / "log")
+    assert os.getpgid(process.pid) == os.getpgid(0)  # so that Jupyter's interrupt, which is for the group, reaches it
+    assert within(20, lambda: (tmp_path / "log").read_text())
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    assert gone(int((tmp_path / "log").read_text()))

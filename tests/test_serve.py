@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -16,6 +15,7 @@ from nbclient import NotebookClient
 from openai import AuthenticationError
 
 from helpers import guard, load, runtime, serve
+from tests.processes import gone, within
 
 FAKE = Path(__file__).parent / "data" / "fake_vllm.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,23 +35,6 @@ def vllm(tmp_path, monkeypatch):
 def facts(server):
     """What the stand-in said of itself: pid, worker, argv, env."""
     return json.loads(server.log.read_text(encoding="utf-8").splitlines()[0])
-
-
-def gone(pid):
-    """Whether a process has ended (a zombie that nobody waits for has)."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def within(seconds, condition):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_a_cell_that_starts_a_server_may_run_again(vllm):

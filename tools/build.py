@@ -132,8 +132,7 @@ def table(course: Course, language: str) -> str:
         facts = lesson.facts
         title, summary = facts["title"][language], facts["summary"][language]
         vram = f"{facts['needs']['vram_gb']} GB" if facts["needs"]["vram_gb"] else words["none"]
-        card = "" if lesson.card == "T4" else f" ({lesson.card})"
-        minutes = f"{facts['minutes']['gpu']}{card} / {facts['minutes']['cpu']}"
+        minutes = f"{lesson.gpu_minutes} / {facts['minutes']['cpu']}"
         reading = f"[{words['read']}](lessons/{lesson.slug}/reading.{language}.md)"
         link = f"[{title}](notebooks/{language}/{lesson.slug}.ipynb) · {reading}"
         seen, badges = _seen(course, lesson, language), _badges(course, lesson, language)

@@ -39,8 +39,7 @@ def list_lessons(course: Course, options: argparse.Namespace) -> int:
         title = facts["title"][options.lang]
         seen = verified.newest(course.root, lesson.slug)
         where = f"{seen['hardware']} ({seen['parameters']}), {seen['date']}" if seen else "no GPU yet"
-        on = f"{minutes['gpu']}" + ("" if lesson.card == "T4" else f" ({lesson.card})")
-        grid.add_row(lesson.number, title, vram, disk, on, f"{minutes['cpu']} min", where)
+        grid.add_row(lesson.number, title, vram, disk, lesson.gpu_minutes, f"{minutes['cpu']} min", where)
     console = Console()
     console.print(grid)
     console.print(

@@ -113,6 +113,12 @@ class Lesson:
         needs = self.facts["needs"]
         return "24 GB" if needs["vram_gb"] > 14 else "2 × T4" if needs.get("several_gpus") else "T4"
 
+    @property
+    def gpu_minutes(self) -> str:
+        """Minutes expected on a GPU, and on which where that is no T4."""
+        minutes = self.facts["minutes"]["gpu"]
+        return f"{minutes}" if self.card == "T4" else f"{minutes} ({self.card})"
+
     @cached_property
     def cells(self) -> list[Cell]:
         """The cells of lesson.py, each Markdown cell with its language, in pairs."""

@@ -60,7 +60,7 @@ def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], f
     Everything lands in `folder` (default runs/SLUG-LANGUAGE): the executed notebook, its HTML page,
     and what the lesson itself writes, unless `values` moves OUTPUT_DIR.
     """
-    folder = (folder or course.root / "runs" / f"{lesson.slug}-{language}").resolve()
+    folder = (folder or default_folder(course, lesson.slug, language)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     values = {"OUTPUT_DIR": str(folder / "outputs"), **values}
     executed, page = folder / "notebook.ipynb", folder / "notebook.html"
@@ -93,15 +93,23 @@ def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], f
     return Run(executed, page, seconds, figures, failure)
 
 
+def default_folder(course: Course, slug: str, language: str) -> Path:
+    """Where `run` puts a lesson's notebook, its page and its outputs."""
+    return course.root / "runs" / f"{slug}-{language}"
+
+
 def left_by_runs(course: Course, lesson: Lesson, language: str) -> dict[str, str]:
-    """Parameters that name what another lesson leaves in outputs/, where a run of this module has left it."""
+    """Parameters that name what another lesson leaves in outputs/, where `run` has left it; not from a nano model."""
     found = {}
     for name, value in lesson.parameters.items():
         if name != "OUTPUT_DIR" and isinstance(value, str) and value.startswith("outputs/"):
             slug, _, rest = value.removeprefix("outputs/").partition("/")
-            path = course.root / "runs" / f"{slug}-{language}" / "outputs" / rest
-            if path.exists() and not (course.root / value).exists():
-                found[name] = str(path)
+            folder = default_folder(course, slug, language)
+            path, executed = folder / "outputs" / rest, folder / "notebook.ipynb"
+            if path.exists() and executed.is_file() and not (course.root / value).exists():
+                made_with = json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]["parameters"]
+                if not nano_models(made_with):
+                    found[name] = str(path)
     return found
 
 

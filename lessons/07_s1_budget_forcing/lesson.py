@@ -293,7 +293,7 @@ funnel
 # %%
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
-if not isinstance(model, PeftModel):  # this cell runs again: the adapter is there, and perhaps trained
+if not isinstance(model, PeftModel):  # else this cell runs again: the adapter is there, and perhaps trained
     model = FastLanguageModel.get_peft_model(
         model,
         r=LORA_RANK,
@@ -512,7 +512,7 @@ def slope(points):
     return sum(slopes) / len(slopes)
 
 
-ours = [run for run in runs if "within" in run and run["kind"] != "other word"]  # what comes below is no budget
+ours = [run for run in runs if run["kind"] in ("cut", "as it likes", "extended")]
 curve = [(run["tokens"], run["accuracy"]) for run in ours]
 control = sum(run["within"] for run in ours) / len(ours)
 scaling, performance = slope(curve), max(accuracy for _, accuracy in curve)

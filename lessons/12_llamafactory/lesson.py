@@ -544,7 +544,7 @@ report.summary(
 # | `Output directory already exists and is not empty` | LLaMA-Factory neither overwrites nor mixes | a new `output_dir`, or delete the old one (this lesson's `run` does) |
 # | loss falls, but the served model talks nonsense | another `template` in the API's YAML than in training | the same line in every file; print the rendered prompt |
 # | DPO starts with a margin that is not 0 | `adapter_name_or_path` without merging first: the reference is the base | merge, then DPO on the merged model |
-# | out of memory in DPO alone | a pair is two rows, and two models read each | `QUANTIZATION_BIT = "4"`, or a smaller `CUTOFF` |
+# | out of memory in DPO alone | a pair is two rows, and each is read twice | `QUANTIZATION_BIT = "4"`, or a smaller `CUTOFF` |
 # | `Cannot find satisfying example` in GPTQ | no calibration text is longer than `export_quantization_maxlen` | join texts, or lower that number |
 # | GPTQ stops with `index 0 is out of bounds` | it takes groups of 128 weights, and a layer's width is no multiple | another model; there is no key for it |
 # | the server is killed while it loads | no memory left: the notebook still holds a model | `memory.free("model")`, then start it |
@@ -560,7 +560,7 @@ report.summary(
 # | `Output directory already exists and is not empty` | LLaMA-Factory 既不覆盖也不混写 | 换一个 `output_dir`，或删掉旧的（本课的 `run` 会替你删） |
 # | 损失降了，服务出来的模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示打印出来看 |
 # | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
-# | 只有 DPO 显存不够 | 一对是两行，每行还要过两个模型 | `QUANTIZATION_BIT = "4"`，或者调小 `CUTOFF` |
+# | 只有 DPO 显存不够 | 一对是两行，每行还要过两遍模型 | `QUANTIZATION_BIT = "4"`，或者调小 `CUTOFF` |
 # | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |
 # | GPTQ 报 `index 0 is out of bounds` | 它按 128 个权重一组来算，有一层的宽度不是 128 的倍数 | 换模型；没有键可以改它 |
 # | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `memory.free("model")`，再启动 |

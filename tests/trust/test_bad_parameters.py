@@ -106,6 +106,7 @@ def test_a_list_in_place_of_a_count_is_held_against_no_count():
     check({"SERVED": 3, "ASKED": ["a question"], "HELD_OUT": 10})
 
 
+@pytest.mark.bad_input
 def test_a_mixture_that_is_to_be_kept_is_one_of_them():
     with pytest.raises(BadParameter, match="KEEP = '2:1': is none of MIXTURES, 1:0, 1:1"):
         check({"KEEP": "2:1", "MIXTURES": ["1:0", "1:1"]})

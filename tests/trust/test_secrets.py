@@ -756,7 +756,7 @@ def test_nothing_is_uploaded_unless_a_repository_is_named(own_hub, tmp_path, mon
     names = lesson_06(tmp_path)
     assert names["UPLOAD_TO"] == "" and names["PRIVATE"] is True
     exec(cell("06", "export.upload("), names)
-    assert own_hub.asked == [] and "# Medical o1" in capsys.readouterr().out
+    assert own_hub.asked == [] and "# Llama Medical o1" in capsys.readouterr().out
 
 
 def test_the_lessons_own_parameters_upload_privately(own_hub, tmp_path, monkeypatch):

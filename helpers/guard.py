@@ -49,21 +49,21 @@ def command(process: subprocess.Popen[bytes]) -> list[str]:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End what `start` has started, and all that it has started in turn; nothing happens when it has ended already."""
-    process.stdin.close()  # what the guard waits for
+    process.stdin.close()
+    process.terminate()  # the guard hears this also where a process forked from the notebook holds the pipe open
     try:
         process.wait(timeout=3 * GRACE)
-    except subprocess.TimeoutExpired:  # a process forked from the notebook holds the pipe open
-        family = descendants(process.pid)
-        for pid in [*family]:  # what has lost its parent is still of its session
-            family |= descendants(pid)
-        end(list(family.values()))
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
 
 
 def watch(command: list[str]) -> int:
-    """Run `command` until it ends or standard input does; returns its exit code, or 0 when it was ended from here."""
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    """Run `command` until it ends, standard input does, or a signal asks; its exit code, or 0 when ended from here."""
     closed = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # before there is a command that they could leave behind
+        signal.signal(number, lambda *_: closed.set())
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_the_end() -> None:
         while os.read(0, 1024):  # not sys.stdin: its lock would hold up this Python's own end
@@ -71,8 +71,6 @@ def watch(command: list[str]) -> int:
         closed.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: closed.set())
     family: dict[int, psutil.Process] = {}
     while child.poll() is None and not closed.wait(0.2):
         family |= descendants(child.pid)  # a child whose parent has died can no longer be found through it

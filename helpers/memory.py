@@ -95,8 +95,8 @@ def free(*names: str) -> None:
         _forget(shell)
     if "bitsandbytes" in sys.modules:
         _drop_launch_plans()
-        _collect_registered()
-    gc.collect()
+    with _registered_weakly():
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -132,16 +132,20 @@ def _drop_launch_plans() -> None:
                 delattr(thing, name)
 
 
-def _collect_registered() -> None:
-    """Collect, and have bitsandbytes keep none of the embeddings that only it refers to.
+@contextmanager
+def _registered_weakly() -> Iterator[None]:
+    """Around a collection: bitsandbytes keeps none of the embeddings that only it refers to.
 
     Trainer registers each model's, so that an 8-bit optimizer has 32 bits for them, and nobody takes them out again.
     """
+    if "bitsandbytes" not in sys.modules:
+        yield
+        return
     from bitsandbytes.optim import GlobalOptimManager
 
     registered = GlobalOptimManager.get_instance().module_weight_config_triple
     entries = [(weakref.ref(module), name, config) for module, name, config in registered]
     registered.clear()
-    gc.collect()
+    yield
     alive = ((module(), name, config) for module, name, config in entries)
     registered.extend(entry for entry in alive if entry[0] is not None)

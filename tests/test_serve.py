@@ -51,8 +51,7 @@ def test_with_a_port_of_ones_own_the_cell_may_run_again_too(vllm):
     assert not first.alive and again.alive
 
 
-def test_a_guard_that_does_not_hear_of_the_end_takes_the_command_along(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "GRACE", 0.2)
+def test_a_guard_whose_pipe_is_held_open_takes_the_command_along(tmp_path):
     process = guard.start([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", os.environ)
     held = os.dup(process.stdin.fileno())  # as a process forked from the notebook holds it
     try:

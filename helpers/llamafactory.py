@@ -9,8 +9,6 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import pandas as pd
 import yaml
 from datasets import Dataset
 
-from helpers import data, environments, guard, hub, report, runtime
+from helpers import data, environments, guard, hub, report, runtime, serve
 from helpers.data.rows import DataError, skipped, text_field
 from helpers.environments import Environment
 
@@ -250,7 +248,7 @@ def api(env: Environment, file: Path, model: str = "bloom") -> Iterator[Server]:
     own = {"API_HOST": "127.0.0.1", "API_PORT": str(port), "API_MODEL_NAME": model}
     with _process(env, "api", file, settings, log, own) as process:
         url = f"http://127.0.0.1:{port}/v1"
-        while not _answers(f"{url}/models"):
+        while not serve.answers(url, "/models"):
             seconds = time.perf_counter() - began
             if process.poll() is not None:
                 raise StageFailed(f"the server ended after {seconds:.0f} s. {_end(log)}")
@@ -333,11 +331,3 @@ def _end(log: Path, lines: int = 12) -> str:
     text = log.read_bytes().decode(errors="replace")  # as bytes: reading as text would turn each \r into a new line
     said = [line.rsplit("\r", 1)[-1] for line in text.split("\n") if line.strip()]
     return "\n".join(["Its last lines:", *said[-lines:], f"The whole log: {log}"])
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return reply.status == 200
-    except (urllib.error.URLError, OSError):
-        return False

@@ -201,10 +201,10 @@ def environment(engine: str, model: str, api_key: str | None) -> dict[str, str]:
     return env
 
 
-def answers(url: str) -> bool:
+def answers(url: str, page: str = "/health") -> bool:
     """Whether a healthy server answers at `url`; proxies are not asked."""
     try:
-        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
+        return httpx.get(url + page, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
         return False
 

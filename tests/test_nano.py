@@ -107,6 +107,27 @@ def test_failed_build_says_why_and_leaves_nothing(tiny: str, tmp_path: Path, mon
     assert not [path for path in nano.cache_folder().iterdir() if path.is_dir()]
 
 
+def test_an_update_multiplies_no_matrices_in_bfloat16() -> None:
+    """Most laptops' CPUs have no instructions for it: the nano models would take an hour."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    multiplied = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                multiplied.add(args[0].dtype)
+            return function(*args, **(kwargs or {}))
+
+    module = torch.nn.Linear(8, 8)
+    before = module.weight.detach().clone()
+    for update in common.updates(common.Recipe("test"), module, 2):
+        with Watch():
+            update(module(torch.ones(2, 8)).square().mean())
+    assert multiplied == {torch.float32} and (module.weight - before).abs().min() > 0
+
+
 @pytest.mark.notebook
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     files = []

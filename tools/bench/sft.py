@@ -228,7 +228,7 @@ def main() -> int:
     what.add_argument(
         "--shapes", action="store_true", help=f"{', '.join(SHAPES)} instead of {MODEL}, fewer sides of each"
     )
-    what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, of the fastest sides")
+    what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
@@ -241,7 +241,7 @@ def main() -> int:
         "GiB allocated by torch; tokens with a label a second, after the first steps",
     )
     if options.profile:
-        every = [replace(side, profiled=True) for side in fastest()]
+        every = [replace(side, profiled=True) for side in sides_of(MODEL)]
         record["subject"] = "QLoRA SFT, where the GPU's time goes"
         record["unit"] = f"milliseconds of GPU time a step, the mean of {PROFILED}"
     with records.scratch(options.scratch) as scratch:

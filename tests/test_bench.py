@@ -163,19 +163,24 @@ def test_attentions_ratios_are_cudnn_over_the_others():
 
 
 def test_the_readings_on_cudnn_say_what_was_measured():
-    rows = {}
-    for name in ("sft_h200", "sft_cudnn_h200"):
-        record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
-        rows[name] = {row["name"]: row["seconds_per_step"] for row in record["rows"]}
-    plain = "TRL, as tutorials do"
-    steps = (
-        rows["sft_h200"][plain],
-        rows["sft_cudnn_h200"][plain],
-        rows["sft_cudnn_h200"][f"{plain}, without cuDNN's attention"],
+    quiet, beside = (
+        {row["name"]: row for row in json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))["rows"]}
+        for name in ("sft_h200", "sft_cudnn_h200")
     )
+    plain, trl, course, free = (
+        "TRL, as tutorials do", "TRL, packed, flex attention, Liger, 8 x 1", "course, packed, varlen, 8 x 1",
+        "course, packed, varlen, 8 x 1, no checkpointing",
+    )  # fmt: skip
+    without = f"{plain}, without cuDNN's attention"
+    speeds = {name: row["useful_tokens_per_s"] for name, row in beside.items()}
+    told = [f"{rows[plain]['seconds_per_step']:.2f}" for rows in (quiet, beside)]
+    told += [f"{speeds[fast] / speeds[slow]:.1f}" for fast in (course, free) for slow in (without, plain)]
+    told.append(f"{speeds[course] / speeds[trl]:.2f}")
+    share = 1 - beside[without]["seconds_per_step"] / beside[plain]["seconds_per_step"]
+    assert round(share, 2) == 0.26  # a quarter
     for language in ("en", "zh"):
         text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
-        assert all(f"{step:.2f}" in text for step in steps), language
+        assert [figure for figure in told if figure not in text] == [], language
 
 
 def test_the_readings_on_pictures_say_what_was_measured():
@@ -206,7 +211,10 @@ def test_the_readings_on_serving_say_what_was_measured():
         for engine in ("transformers", "Unsloth"):
             assert rows[engine, "nf4"][key] < rows[engine, "bf16"][key]
     assert round(record["ratios"]["llama.cpp, CPU, q8_0: 32 / 1"]) == 3
-    assert {row["cores"] for row in record["rows"]} == {16}
+    eight, four = json.loads((RECORDS / "inference_llama_cpp_h200.json").read_text(encoding="utf-8"))["rows"]
+    faster = [four[f"tokens_per_s_batch_{batch}"] / eight[f"tokens_per_s_batch_{batch}"] for batch in inference.BATCHES]
+    assert [round(ratio, 1) for ratio in faster] == [1.5, 1.8]
+    assert {row["cores"] for row in [*record["rows"], eight, four]} == {16}
 
 
 @pytest.mark.parametrize("name", ["medical_cpu", "medical_published_cpu"])

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 from tools import build
 from tools.lessons import LessonError, load_course, value_fault
@@ -69,6 +70,21 @@ def test_no_outputs_and_no_foreign_prose():
         assert all(
             not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code"
         )
+
+
+def test_no_star_is_left_where_bold_was_meant():
+    """Markdown does not end bold after a punctuation mark unless a space or another mark follows."""
+    course, markdown = load_course(), MarkdownIt().enable("table")
+    texts = {path: path.read_text("utf-8") for path in [*course.root.glob("*.md"), *course.root.glob("lessons/*/*.md")]}
+    for path in (course.root / "notebooks").glob("*/*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        texts |= {(path, number): cell.source for number, cell in enumerate(cells) if cell.cell_type == "markdown"}
+    inline = ((place, part) for place, text in texts.items() for part in markdown.parse(text) if part.children)
+    assert [
+        (place, part.content)
+        for place, part in inline
+        if any("**" in child.content for child in part.children if child.type == "text")
+    ] == []
 
 
 def test_the_mock_is_the_trim_of_the_language(tiny):

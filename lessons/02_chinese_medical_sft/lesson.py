@@ -14,7 +14,7 @@
 # **适合谁**：学过第 01 课的人。
 # **学完你会得到**：一份数据体检报告；一个见过六个科室的适配器；同一批问题训练前后的 ROUGE-L 和 BLEU-4。
 #
-# **这是微调练习，不是医疗建议。**公开数据来自网络问诊，回答里本来就有错，拿它训练出来的模型只会错得更多。身体不舒服，请去医院。
+# **这是微调练习，不是医疗建议。** 公开数据来自网络问诊，回答里本来就有错，拿它训练出来的模型只会错得更多。身体不舒服，请去医院。
 #
 # 每一课都是同样的步骤：参数 → 机器 → 数据 → 加载 → 训练前 → LoRA → 训练 → 训练后 → 保存。
 
@@ -112,7 +112,7 @@ except UnicodeDecodeError as error:
 # The bytes are not UTF-8. China's older standards grew out of each other: GB2312 (1980, 6,763 characters) ⊂ GBK (1995, 21,003) ⊂ GB18030 (all of Unicode). Each decodes what the smaller ones wrote, never the other way round. So "try gb2312, then gbk" may fail in the middle of a file on one rare name, and `errors="ignore"` drops that name without a word. Look at the same bytes, read in five ways, and beside them a patient's name, read with `errors="ignore"`:
 
 # %% [markdown] lang="zh"
-# 这些字节不是 UTF-8。国标编码是一层套一层的：GB2312（1980 年，6,763 个汉字）⊂ GBK（1995 年，21,003 个）⊂ GB18030（覆盖整个 Unicode）。大的能解小的，反过来不行。所以“先试 gb2312 再试 gbk”会在文件中间某个生僻字上突然失败；`errors="ignore"` 更糟，字没了，却一声不吭。同样的字节，五种读法；右边是一个病人的名字，用 `errors="ignore"` 来读：
+# 这些字节不是 UTF-8。国标编码是一层套一层的：GB2312（1980 年，6,763 个汉字）⊂ GBK（1995 年，21,003 个）⊂ GB18030（覆盖整个 Unicode）。大的能解小的，反过来不行。所以「先试 gb2312 再试 gbk」会在文件中间某个生僻字上突然失败；`errors="ignore"` 更糟，字没了，却一声不吭。同样的字节，五种读法；右边是一个病人的名字，用 `errors="ignore"` 来读：
 
 # %%
 raw, name = file.read_bytes()[:96], "王䶮".encode("gb18030")  # 䶮 (yǎn) is a rare name
@@ -125,7 +125,7 @@ for encoding in ("utf-8", "latin-1", "gb2312", "gbk", "gb18030"):
 # `read_medical_csv` settles the encoding over the *whole* file, strictly: BOM, else UTF-8, else GB18030. A byte that fits none is an error with its place, not a � in your training data.
 
 # %% [markdown] lang="zh"
-# `read_medical_csv` 用严格解码把**整个文件**走一遍再定编码：先看 BOM，再试 UTF-8，最后 GB18030。哪个字节都对不上，就报错并指出位置，绝不让 � 混进训练数据。
+# `read_medical_csv` 用严格解码把**整个文件**走一遍再定编码：先看 BOM，再试 UTF-8，最后 GB18030。只要有一个字节解不开，就报错并指出位置，绝不让 � 混进训练数据。
 
 # %%
 one = data.read_medical_csv(file)
@@ -251,7 +251,7 @@ print(
 # Two scores compare an answer with the doctor's, character by character: **ROUGE-L** is the longest common subsequence, **BLEU-4** counts runs of up to four characters. Both see wording, not truth: "take aspirin" and "never take aspirin" score almost alike. A third figure asks for one fact: how many answers name the clinic (`section`) that the question was filed under.
 
 # %% [markdown] lang="zh"
-# 两个分数都是逐字和医生的回答比：**ROUGE-L** 看最长公共子序列，**BLEU-4** 数连续一到四个字对上多少。它们只认字面，不认对错：“可以吃阿司匹林”和“不可以吃阿司匹林”，得分几乎一样。第三个数只问一件事：有多少回答说出了这个问题所属的门诊（`section`）。
+# 两个分数都是逐字和医生的回答比：**ROUGE-L** 看最长公共子序列，**BLEU-4** 数连续一到四个字对上多少。它们只认字面，不认对错：「可以吃阿司匹林」和「不可以吃阿司匹林」，得分几乎一样。第三个数只问一件事：有多少回答说出了这个问题所属的门诊（`section`）。
 
 
 # %%
@@ -450,7 +450,7 @@ report.summary(
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
 # | 读到文件中间才报 `UnicodeDecodeError` | 编码是看开头几行猜的 | 整个文件严格解码：`read_medical_csv` |
-# | 回答里有 � 或“锟斤拷” | 数据曾用 `errors="replace"` 解码后又存了一遍 | 字已经丢了，重新下载原文件 |
+# | 回答里有 � 或「锟斤拷」 | 数据曾用 `errors="replace"` 解码后又存了一遍 | 字已经丢了，重新下载原文件 |
 # | 报告里一半的行被丢掉 | 有引号没闭合，或者列名对不上 | 去看它指出的那几行 |
 # | 留出数据的分数好得离谱 | 同一条既在训练集又在留出集 | 先去重，再切分 |
 # | ROUGE-L 涨了，回答却没用 | 每条回答的开头结尾都是同一句客套话 | 逐条读；去掉套话再算分 |

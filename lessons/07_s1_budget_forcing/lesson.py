@@ -392,7 +392,7 @@ print(*sorted(file.name for file in Path(OUTPUT_DIR, "adapter").iterdir()), sep=
 # %% [markdown] lang="zh"
 # ## 8 · 训练之后：由你决定它想多久
 #
-# 先拿一道题手动做一遍。预算强制就这么几步：**生成，直到出现结束符；不要结束符；写上「Wait」；接着生成。**
+# 先拿一道题手动做一遍。预算强制就这么几步：**生成，直到出现思考结束符（`END`，不是 EOS）；把它去掉；写上「Wait」；接着生成。**
 
 # %%
 FastLanguageModel.for_inference(model)

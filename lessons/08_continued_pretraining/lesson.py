@@ -93,7 +93,7 @@ from helpers import data, export, generation, hub, memory, pretraining, report, 
 # %% [markdown] lang="zh"
 # ## 3 · 数据
 #
-# 纯文档，一行一篇，没有问题，也没有答案。空的、太短的（“页面不存在”之类）、重复的都跳过，跳过多少有数。
+# 纯文档，一行一篇，没有问题，也没有答案。空的、太短的（「页面不存在」之类）、重复的都跳过，跳过多少有数。
 
 # %%
 corpora = {

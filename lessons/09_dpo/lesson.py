@@ -89,7 +89,7 @@ from helpers import data, export, generation, hub, memory, prompts, report, scor
 # %% [markdown] lang="zh"
 # ## 3 · 数据
 #
-# 一条偏好数据，是一个提示加两个回答。写法却有好几种：ShareGPT 的 `conversations`，TRL 的 `prompt` / `chosen` / `rejected`，还有 `question` / `response_chosen` 等等。`load_preferences` 把它们读成同一个样子。两个回答一模一样的，学不到东西，丢掉；重复的提示也丢掉，万一有一份落进留出数据，就等于提前泄题。
+# 一条偏好数据，是一个提示词加两个回答。写法却有好几种：ShareGPT 的 `conversations`，TRL 的 `prompt` / `chosen` / `rejected`，还有 `question` / `response_chosen` 等等。`load_preferences` 把它们读成同一个样子。两个回答一模一样的，学不到东西，丢掉；重复的提示词也丢掉，万一有一份落进留出数据，就等于提前泄题。
 
 # %%
 pairs = data.load_preferences(DATASET, DATASET_CONFIG, ROWS)
@@ -100,7 +100,7 @@ report.side_by_side([{name: text[:600] for name, text in pair.items()} for pair 
 # What is preferred here? DPO learns whatever tells the two columns apart, also what nobody meant. If the chosen answers are the longer ones, it learns to be long. So count before you train:
 
 # %% [markdown] lang="zh"
-# 这份数据到底在偏好什么？两列之间只要有差别，DPO 都会学，不管是不是你的本意。要是选中的总是更长，它学到的就是“写长一点”。所以先数一数，再训练：
+# 这份数据到底在偏好什么？两列之间只要有差别，DPO 都会学，不管是不是你的本意。要是选中的总是更长，它学到的就是「写长一点」。所以先数一数，再训练：
 
 
 # %%
@@ -295,7 +295,7 @@ print(f"adapters: {list(model.peft_config)}, learning: {model.active_adapter}")
 # One pair as the loss will see it: the same prompt twice, only the answers count. The prompt's tokens are grey.
 
 # %% [markdown] lang="zh"
-# 先看一对数据在损失函数眼里的样子：同一个提示出现两次，只有回答算数，提示的 token 是灰的。
+# 先看一对数据在损失函数眼里的样子：同一个提示词出现两次，只有回答算数，提示词的 token 是灰的。
 
 # %%
 from IPython.display import display

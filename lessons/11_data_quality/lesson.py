@@ -288,7 +288,7 @@ print(f"held-out loss before any training: {before:.3f}")
 # IFD = loss(答案 | 问题) / loss(答案)
 # ```
 #
-# 接近 0：看了问题答案就一目了然，没什么可学。略小于 1：问题还帮不上多少忙，有得学。**大于 1：有了问题反而更难，多半是答非所问。**方法的第一步是先“热身”：把问题聚类，每类取几条短训一次，模型至少得认得这个版式。
+# 接近 0：看了问题答案就一目了然，没什么可学。略小于 1：问题还帮不上多少忙，有得学。**大于 1：有了问题反而更难，多半是答非所问。** 方法的第一步是先「热身」：把问题聚类，每类取几条短训一次，模型至少得认得这个版式。
 
 # %%
 from transformers import AutoModel, AutoTokenizer
@@ -417,7 +417,7 @@ print(f"CaR: {len(chosen['CaR'])} rows, from {len(set(clusters[chosen['CaR']]))}
 # And the rivals that cost nothing: three random tenths, the longest answers, and a random tenth of what is left when every check has thrown out its worst: near copies, odd lengths, IFD above 1, the lowest third by reward.
 
 # %% [markdown] lang="zh"
-# 再请几个不花钱的对手：三份随机的一成；答案最长的一成；还有“筛过再随机”：近似重复、长度异常、IFD 大于 1、奖励最低的三分之一统统去掉，剩下的随机抽。
+# 再请几个不花钱的对手：三份随机的一成；答案最长的一成；还有「筛过再随机」：近似重复、长度异常、IFD 大于 1、奖励最低的三分之一统统去掉，剩下的随机抽。
 
 # %%
 rng = np.random.default_rng(SEED)
@@ -436,7 +436,7 @@ pd.DataFrame(
 # What did each *check* find? Precision: of the rows it throws out, how many have any of the faults. Recall: of each fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and none is free of false alarms.
 
 # %% [markdown] lang="zh"
-# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件只扔排在后面的那个，所以种下的副本约有一半留着，走的是原件。没有哪种检查四样通吃，也没有哪种不误伤。
+# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件，扔的总是排在后面的那一个，所以种下的副本约有一半没扔掉，扔掉的是它的原件。没有哪种检查四样通吃，也没有哪种不误伤。
 
 # %%
 flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest third by reward": low}
@@ -455,7 +455,7 @@ pd.DataFrame(recall).T.round(2)
 # %% [markdown] lang="zh"
 # ## 9 · 各训一遍，比一比
 #
-# 步数都一样；“全部”那一组训练时看到的行数也一样，只是从所有数据里抽。先猜猜谁会赢？
+# 步数都一样；「全部」那一组训练时看到的行数也一样，只是从所有数据里抽。先猜猜谁会赢？
 
 # %%
 import datasets
@@ -494,7 +494,7 @@ results.round(3)
 # Ask each model for rows that it *was* trained on, with one word put before the question. If such copies had slipped into the held-out rows, this is what you would have measured:
 
 # %% [markdown] lang="zh"
-# 差别要是比三份随机之间的差别还小，就等于没有差别。损失也只是几把尺子中的一把：它问的是留出答案有多像会写出来的话，谁挑的数据和留出数据像，谁就占便宜。
+# 差别要是比三份随机之间的差别还小，就等于没有差别。损失也只是几把尺子中的一把：它只问一件事：留出的那些答案，模型有多大可能写得出来。所以谁挑的数据和留出数据像，谁就占便宜。
 #
 # ### 留出数据里混进了近似重复
 #

@@ -9,14 +9,14 @@
 # The steps, as in every lesson: parameters → machine → data → load → before → the YAML → train → after → quantize and serve.
 
 # %% [markdown] lang="zh"
-# 前面各课都是写代码训练。不少团队却是靠文件训练的：一个阶段一份 YAML，一条命令，不写 Python。这类工具里最有名的就是 LLaMA-Factory。这一课让 BLOOMZ 走完全程：医学文本上的增量预训练、SFT、合并、DPO、4 比特 GPTQ，最后起一个兼容 OpenAI 接口的服务。
+# 前面各课都是写代码训练。不少团队却是靠文件训练的：一个阶段一份 YAML，一条命令，不写 Python。这类工具里最有名的就是 LLaMA-Factory。这一课让 BLOOMZ 走完全程：医学文本上的继续预训练、SFT、合并、DPO、4 比特 GPTQ，最后起一个兼容 OpenAI 接口的服务。
 #
 # **适合谁**：学过第 01 课和第 09 课，知道 SFT 和 DPO 是什么的人。
 # **学完你会得到**：七份搬到哪台机器都能用的 YAML；一个每一步都量得出变化的模型；一张对照表，每个键在 TRL 里叫什么；一个你亲手用 `curl` 问过的服务。
 #
 # 里面的问诊内容只是练习，不是医疗建议。
 #
-# 步骤和其他课一样：参数 → 机器 → 数据 → 加载 → 训练前 → 写 YAML → 训练 → 训练后 → 量化与服务。
+# 步骤和其他课一样：参数 → 机器 → 数据 → 加载 → 训练前 → 写 YAML → 训练 → 训练后 → 量化与部署。
 
 # %% [markdown] lang="en"
 # ## 1 · Parameters
@@ -261,7 +261,7 @@ pd.DataFrame(llamafactory.KEYS.items(), columns=["YAML", "TRL, PEFT, transformer
 # %% [markdown] lang="zh"
 # ## 7 · 训练
 #
-# **第一阶段：增量预训练。** 没有问答，没有模板：一篇接一篇，每篇以 EOS 结尾，打包成正好 `cutoff_len` 个 token 的行。
+# **第一阶段：继续预训练**（也叫增量预训练，LLaMA-Factory 里是 `stage: pt`）。没有问答，没有模板：一篇接一篇，每篇以 EOS 结尾，打包成正好 `cutoff_len` 个 token 的行。
 
 # %%
 work = Path(OUTPUT_DIR).resolve()
@@ -421,7 +421,7 @@ report.side_by_side(
 # **Stage 6, GPTQ.** It rounds each weight to 4 bits, and corrects the weights that are left so that the layer's output on *calibration text* changes least. So calibrate with text like the one that the model will see: chats in its template, each longer than `export_quantization_maxlen`.
 
 # %% [markdown] lang="zh"
-# ## 9 · 量化与服务
+# ## 9 · 量化与部署
 #
 # **第六阶段：GPTQ。** 它逐个把权重舍入到 4 比特，同时修正剩下的权重，让这一层在**校准文本**上的输出变化最小。所以校准文本要像模型将来见到的东西：套好模板的对话，每条都比 `export_quantization_maxlen` 长。
 
@@ -558,7 +558,7 @@ report.summary(
 # |---|---|---|
 # | 一启动就报 `Some keys are not used` | 键写错了，或者是旧版本的键 | 对照第 6 节的表；报错里写着是哪个键 |
 # | `Output directory already exists and is not empty` | LLaMA-Factory 既不覆盖也不混写 | 换一个 `output_dir`，或删掉旧的（本课的 `run` 会替你删） |
-# | 损失降了，服务出来的模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示打印出来看 |
+# | 损失降了，部署之后模型却胡说 | API 的 YAML 里的 `template` 和训练时不一样 | 每份文件都写同一行；把套好模板的提示词打印出来看 |
 # | DPO 一开始间隔就不是 0 | 没合并就写了 `adapter_name_or_path`，参考模型成了基座 | 先合并，再在合并后的模型上做 DPO |
 # | 只有 DPO 显存不够 | 一对是两行，每行还要过两遍模型 | `QUANTIZATION_BIT = "4"`，或者调小 `CUTOFF` |
 # | GPTQ 报 `Cannot find satisfying example` | 没有一条校准文本比 `export_quantization_maxlen` 长 | 把几条拼起来，或把这个数调小 |

@@ -111,7 +111,8 @@ def test_the_readings_on_packing_say_what_was_measured():
         "course, packed, varlen, 8 x 1, no checkpointing", "course, packed, varlen, no checkpointing",
     )  # fmt: skip
     best = "TRL, packed, flex attention, Liger, 8 x 1"
-    told = [quiet[plain], quiet[packed], *(shared[name] for name in (plain, packed, best, whole, free, lean))]
+    liger = "TRL, packed, flex attention, Liger"
+    told = [quiet[plain], quiet[packed], *(shared[name] for name in (plain, packed, liger, best, whole, free, lean))]
     for name in (whole, free):
         assert abs(shared[name] / quiet[name] - 1) < 0.02
     assert [round(shared[name] / shared[best], 1) for name in (lean, free)] == [1.5, 1.7]
@@ -123,6 +124,7 @@ def test_the_readings_on_packing_say_what_was_measured():
         text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
         assert all(f"{figure:,}" in text for figure in told), language
         assert f"{shared[whole] / shared[best]:.2f}" in text and "6.8 · 10¹⁴" in text
+        assert f"{quiet[packed] / quiet[plain]:.1f}" in text and f"{quiet[packed] / quiet[liger]:.2f}" in text
 
 
 def test_the_readings_on_other_sizes_say_what_was_measured():

@@ -320,7 +320,7 @@ log = trainer.state.log_history
 report.reward_plot(log)
 
 # %% [markdown] lang="en"
-# A reward that is always the same has stopped teaching. Because everybody earns it, well; because nobody does, look at the function.
+# A reward that is always the same has stopped teaching. If everybody earns it, fine; if nobody does, look at the function.
 
 # %% [markdown] lang="zh"
 # 哪个奖励一直不变，它就不再起作用了。人人都拿到，那挺好；谁都拿不到，就该查查函数。
@@ -329,7 +329,8 @@ report.reward_plot(log)
 dead = report.dead_rewards(log, last=20)
 for name, advice in dead.items():
     print(f"{name}: {advice}")
-print(f"{len(rewards.REWARD_FUNCS) - len(dead)} of {len(rewards.REWARD_FUNCS)} rewards still vary.")
+paid = len(trainer.reward_funcs)
+print(f"{paid - len(dead)} of {paid} rewards still vary.")
 
 # %% [markdown] lang="en"
 # ## 8 · After training
@@ -412,7 +413,7 @@ report.summary(
 # | the length climbs to the limit, many answers are cut off | no EOS is reached, or talk is rewarded | raise `MAX_COMPLETION_LENGTH`, look at the ends |
 # | the reward rises, then collapses | steps too large | halve the learning rate; `beta` = 0.001–0.04 |
 # | a step takes a minute | most of it is writing the answers | `FAST_INFERENCE = True`; a shorter completion limit |
-# | out of memory when vLLM starts | its share of memory | lower `VLLM_MEMORY`, then `BATCH_SIZE` |
+# | out of memory when vLLM starts | its share of memory | lower `VLLM_MEMORY`, free what else holds the GPU; in *training*: halve `BATCH_SIZE`, double `GRADIENT_ACCUMULATION` |
 #
 # **Now you:** take the reward for correctness away (`REWARD_FUNCS[:-1]` in the trainer) and run again. Which curves still rise? And how many answers are right? (Guess first; the reading has the figures.)
 
@@ -427,6 +428,6 @@ report.summary(
 # | 长度一路顶到上限，很多回答被截断 | 写不到 EOS，或者啰嗦也能得分 | 加大 `MAX_COMPLETION_LENGTH`，看看结尾写了什么 |
 # | 奖励先涨后崩 | 步子太大 | 学习率减半；`beta` 取 0.001–0.04 |
 # | 一步要一分钟 | 时间多半花在写回答上 | `FAST_INFERENCE = True`；把回答长度上限调小 |
-# | vLLM 一启动就显存不足 | 它占的份额太大 | 先减 `VLLM_MEMORY`，再减 `BATCH_SIZE` |
+# | vLLM 一启动就显存不足 | 它占的份额太大 | 减小 `VLLM_MEMORY`，关掉别的占显存的程序；要是到训练时才不够：`BATCH_SIZE` 减半，`GRADIENT_ACCUMULATION` 加倍 |
 #
 # **轮到你了**：去掉「答对」这一项奖励（训练器里改成 `REWARD_FUNCS[:-1]`），重新跑一遍。哪些曲线还在涨？答对的又有多少？（先猜一猜，数字在讲解里。）

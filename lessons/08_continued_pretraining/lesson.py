@@ -315,14 +315,14 @@ def set_dtype(model, number):
 # %% [markdown] lang="en"
 # ## 7 · Train
 #
-# Why a smaller rate for the embeddings? A LoRA matrix starts at zero and is new; an embedding is the work of trillions of tokens, and rows that your text does not use get no gradient to bring them back. Between a half and a tenth is usual.
+# Why a smaller rate for the embeddings? LoRA's product *BA* starts at zero and is new; an embedding is the work of trillions of tokens. Where input and output share one matrix, every step also pushes down, a little, each token that your text does not hold, and nothing pushes it up again. Between a half and a tenth is usual.
 #
 # A model that is trained on has had its learning rate lowered to almost nothing; now it is **warmed up again**. That alone makes it forget a little at first.
 
 # %% [markdown] lang="zh"
 # ## 7 · 训练
 #
-# 词嵌入为什么要用更小的学习率？LoRA 的矩阵从零开始，是新的；词嵌入是几万亿个 token 磨出来的，你的文本里没出现的那些词，又没有梯度把它们拉回来。一般取二分之一到十分之一。
+# 词嵌入为什么要用更小的学习率？LoRA 的乘积 *BA* 从零开始，是新的；词嵌入是几万亿个 token 磨出来的。输入输出共用一个矩阵时，每一步还会把你的文本里没有的词都往下压一点，却没有什么再把它们抬回来。一般取二分之一到十分之一。
 #
 # 预训练收尾时，学习率已经降到几乎为零，现在又要**重新升上去**（re-warming）。单这一步，开头就会忘掉一点。
 

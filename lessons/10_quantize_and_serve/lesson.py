@@ -21,14 +21,14 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# `MODEL` may be an adapter (`"outputs/09_dpo/adapter"`); it is merged first. Merging and quantizing hold the whole 16-bit model in RAM: 3 GB for 1.5B parameters, 15 GB for 7B, which Colab's free machine does not have and Kaggle's has.
+# `MODEL` may be an adapter (`"outputs/09_dpo/adapter"`); it is merged first. Merging and quantizing hold the whole 16-bit model in RAM: 3 GB for 1.5B parameters, 15 GB for 7B, which Colab's free machine does not have and Kaggle's has. The figures below are for 1.5B. Lessons 02 and 09 train a 7B unless you chose a smaller `MODEL` there: its 16-bit server needs 14.2 GiB for the weights alone, so a GPU of 48 GB at a share of 0.4, and `DISK_GB = 50`. On a T4, train lesson 09 on `unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit` first.
 #
 # `ENGINE` is the program that serves. vLLM needs a GPU and wants packages of its own; as a separate program it may live in an environment of its own. Once, in a cell: `!uv venv -q .vllm && uv pip install -q --python .vllm vllm==0.26.0`. Without a GPU: `"transformers"`, and the options that `lesson.toml` has in its trim.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# `MODEL` 可以是适配器（`"outputs/09_dpo/adapter"`），会先合并。合并和量化都要把整个 16 位模型放进内存：1.5B 要 3 GB，7B 要 15 GB，Colab 免费机器放不下，Kaggle 可以。
+# `MODEL` 可以是适配器（`"outputs/09_dpo/adapter"`），会先合并。合并和量化都要把整个 16 位模型放进内存：1.5B 要 3 GB，7B 要 15 GB，Colab 免费机器放不下，Kaggle 可以。下面的数字都按 1.5B 写。第 02、09 课默认训练的是 7B：它的 16 位服务光权重就要 14.2 GiB，按 0.4 的份额得有 48 GB 的显卡，`DISK_GB` 也要改成 50。只有 T4 的话，先用 `unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit` 做第 09 课。
 #
 # `ENGINE` 是提供服务的程序。vLLM 要 GPU，对包的版本也有自己的要求；反正它是个独立的程序，不妨给它单独一个环境，在一个单元格里装一次就行：`!uv venv -q .vllm && uv pip install -q --python .vllm vllm==0.26.0`。没有 GPU 就填 `"transformers"`，选项照抄 `lesson.toml` 里精简版的那几项。
 
@@ -518,12 +518,12 @@ table
 # %% [markdown] lang="en"
 # ### A chat page, before and after
 #
-# One question, two columns: the base model as it was, and yours, tuned and in 4 bits. Open the address and ask. `PUBLIC = True` gives it a public address through Gradio's servers; then everybody who has it can ask.
+# One question, two columns. If `MODEL` is an adapter: its base as it was, and yours, tuned and in 4 bits. If not, the same model in 16 bits and in 4: what differs then is what quantizing did. Open the address and ask. `PUBLIC = True` gives it a public address through Gradio's servers; then everybody who has it can ask.
 
 # %% [markdown] lang="zh"
 # ### 聊天页面：前后对比
 #
-# 一个问题，两栏回答：左边是原来的基座，右边是你的模型，微调过、4 比特。打开地址就能问。`PUBLIC = True` 会借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
+# 一个问题，两栏回答。`MODEL` 是适配器时，左边是原来的基座，右边是你微调过的、4 比特的模型；不是适配器时，两边是同一个模型，左边 16 位，右边 4 比特，差别都出自量化。打开地址就能问。`PUBLIC = True` 会借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
 
 # %%
 from helpers.chat_page import chat_page

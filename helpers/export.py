@@ -6,6 +6,8 @@ import contextlib
 import functools
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +28,7 @@ MIB = 2**20
 # Bits a weight in the file. GGUF's are those of an 8B Llama: q4_k_m mixes blocks of 4.5 and 6.5625 bits.
 BITS = {"lora": 0.0, "merged_16bit": 16.0, "merged_4bit_forced": 5.7, "f16": 16.0, "q8_0": 8.5, "q4_k_m": 4.9}
 GGUF = ("f16", "q8_0", "q4_k_m")
+HOST = re.sub(r"\W", "", platform.node())
 MARGIN = 1.05  # tokenizer, metadata, and what the file system takes
 WORDS: runtime.Words = {
     "en": {
@@ -206,11 +209,12 @@ def _beside(folder: Path, goal: Path | None = None) -> Iterator[Path]:
     full_disk = functools.partial(runtime.writing, goal or folder)
     with full_disk():
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("unfinished-*-*"):  # by a killed run, perhaps many gigabytes
-            process = left.name.split("-")[1]
-            if process.isdigit() and not psutil.pid_exists(int(process)):
+        for left in folder.glob("unfinished-*-*-*"):  # by a killed run, perhaps many gigabytes
+            host, process = left.name.split("-")[1:3]
+            # Another host's or container's processes, in a folder that is shared with it, are not to be seen here.
+            if host == HOST and process.isdigit() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"unfinished-{os.getpid()}-") as around:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"unfinished-{HOST}-{os.getpid()}-") as around:
             work = Path(around, "files")
             work.mkdir()
             with full_disk():  # asked while what filled the disk is still there

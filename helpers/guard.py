@@ -104,7 +104,7 @@ def end(processes: list[psutil.Process], grace: float = GRACE) -> None:
         for process in processes:
             try:
                 getattr(process, act)()
-            except psutil.NoSuchProcess:
+            except psutil.Error:  # it has ended, or is another user's: the others are to end all the same
                 pass
         deadline = time.monotonic() + grace
         while (processes := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
@@ -115,7 +115,7 @@ def runs(process: psutil.Process) -> bool:
     """Whether it has not ended; one that has, and that nobody has asked for its exit code yet, does not run."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return False
 
 

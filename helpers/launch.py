@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,8 @@ def torchrun(
                 "several hosts need an endpoint to meet at: host:port of one of them, free and reachable."
             )
         command += [f"--nnodes={nodes}", f"--node-rank={node}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
+        if endpoint.startswith(("127.0.0.1:", "localhost:")):  # else the processes meet under this machine's own name,
+            command.append("--local-addr=127.0.0.1")  # which a laptop or a container often cannot look up
     if restarts:
         command.append(f"--max-restarts={restarts}")
     return [*command, str(script), *as_options(options)]
@@ -212,6 +214,12 @@ def run(command: Sequence[str], log: str | Path, limit: float | None = None, **e
     try:
         return wait(process, log, limit)
     finally:
+        guard.stop(process)
+
+
+def stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """End what `start` has started, as far as it still runs."""
+    for process in processes:
         guard.stop(process)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import itertools
 import json
@@ -31,11 +32,15 @@ class Browser:
         self._home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"]
         options += ["--remote-debugging-port=0", f"--user-data-dir={self._home.name}", "--window-size=1200,900"]
-        self._process = subprocess.Popen(
-            [program, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        address = next(found[0] for line in self._process.stderr if (found := re.findall(r"ws://\S+", line)))
-        self._opened = connect(address, max_size=None, proxy=None)
+        log = Path(self._home.name, "log")  # not a pipe, which nobody would read on: it fills up, and Chromium waits
+        with log.open("wb") as said:
+            self._process = subprocess.Popen([program, *options, "about:blank"], stdout=said, stderr=said)
+        atexit.register(self._process.kill)  # should what follows fail
+        deadline = time.monotonic() + seconds
+        while not (found := re.findall(r"ws://\S+(?=\s)", log.read_text(errors="replace"))):
+            assert self._process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+            time.sleep(0.05)
+        self._opened = connect(found[0], max_size=None, proxy=None)
         self._socket = self._opened.__enter__()
         target = self._send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

@@ -349,6 +349,7 @@ def test_only_some_sides_are_measured_and_the_others_rows_stay(monkeypatch, tmp_
     source = "import json, sys\nprint(json.dumps(json.loads(sys.argv[2]) | {'figure': sys.argv[3]}))\n"
     (tmp_path / "some_bench.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # this machine may have a GPU
     sides = [inference.Side("A", "x"), inference.Side("A", "y"), inference.Side("B", "x")]
 
     def run(path, *arguments):

@@ -132,12 +132,13 @@ def test_a_failed_export_leaves_nothing_and_keeps_what_was_there(tmp_path, error
 def test_what_a_killed_run_left_is_cleared(tmp_path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    for name in (f"unfinished-{process.pid}-abc", "unfinished-thoughts"):  # the second is somebody's own
+    others = {f"unfinished-elsewhere-{process.pid}-abc", "unfinished-thoughts"}  # another host's, somebody's own
+    for name in others | {f"unfinished-{export.HOST}-{process.pid}-abc"}:
         (tmp_path / name / "files").mkdir(parents=True)
         (tmp_path / name / "files" / "half.gguf").write_bytes(b"ha")
     with exports(tmp_path).making("lora") as folder:
         (folder / "adapter").touch()
-    assert {path.name for path in tmp_path.iterdir()} == {"lora", "unfinished-thoughts"}
+    assert {path.name for path in tmp_path.iterdir()} == {"lora"} | others
 
 
 def test_what_is_being_written_beside_stays(tmp_path) -> None:

@@ -85,6 +85,7 @@ def installer(monkeypatch):
     monkeypatch.setattr(platform_setup, "_run", stand_in)
     monkeypatch.setattr(platform_setup, "find_uv", lambda: "uv")
     monkeypatch.setattr(platform_setup, "_loaded_before", [])
+    monkeypatch.setattr(runtime, "listed_gpus", list)
     return stand_in
 
 

@@ -404,8 +404,11 @@ print(launch.shown(lines[1]))
 logs = [f"{OUTPUT_DIR}/host_{node}.log" for node in range(2)]
 running = [launch.start(line, log, **launch.on(hosts[n : n + 1])) for n, (line, log) in enumerate(zip(lines, logs))]
 
-launch.kill_one(running[1], after=f"{OUTPUT_DIR}/crash/checkpoints/checkpoint-{SAVE_STEPS}/trainer_state.json")
-said = "\n".join(launch.wait(process, log) for process, log in zip(running, logs))
+try:
+    launch.kill_one(running[1], after=f"{OUTPUT_DIR}/crash/checkpoints/checkpoint-{SAVE_STEPS}/trainer_state.json")
+    said = "\n".join(launch.wait(process, log) for process, log in zip(running, logs))
+finally:
+    launch.stop(running)  # where one has failed, the other must not train on
 crash = outcome("crash")
 
 # %%

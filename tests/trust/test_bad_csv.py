@@ -106,7 +106,8 @@ try:
     print("rows", len(read_medical_csv(sys.argv[1])))
 except DataError as error:
     print("refused", str(error)[:300])
-print("MiB", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+unit = 2**20 if sys.platform == "darwin" else 2**10  # of bytes there, of KiB elsewhere
+print("MiB", (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit)
 """
 
 

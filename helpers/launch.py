@@ -172,8 +172,9 @@ def torchrun(
                 "several hosts need an endpoint to meet at: host:port of one of them, free and reachable."
             )
         command += [f"--nnodes={nodes}", f"--node-rank={node}", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}"]
-        if endpoint.startswith(("127.0.0.1:", "localhost:")):  # else the processes meet under this machine's own name,
-            command.append("--local-addr=127.0.0.1")  # which a laptop or a container often cannot look up
+        # Else the processes meet under this machine's own name, which a laptop or a container often cannot look up.
+        if endpoint.startswith(("127.0.0.1:", "localhost:")):
+            command.append("--local-addr=127.0.0.1")
     if restarts:
         command.append(f"--max-restarts={restarts}")
     return [*command, str(script), *as_options(options)]

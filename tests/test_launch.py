@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import guard, launch, runtime
+from helpers import launch, runtime
 from tests.processes import gone, within
 from tools import cli
 from tools.lessons import ROOT, load_course
@@ -209,8 +209,7 @@ def test_two_hosts_meet_and_meet_again_after_one_process_was_killed(tmp_path):
         launch.kill_one(running[1], after=tmp_path / "met", limit=60)
         said = [launch.wait(process, log, 60) for process, log in zip(running, logs)]
     finally:
-        for process in running:
-            guard.stop(process)
+        launch.stop(running)
     assert all(text.count("sum 3.0") == 1 for text in said)
     assert "exitcode: -9" in said[1]
 

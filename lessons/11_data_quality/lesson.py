@@ -494,7 +494,7 @@ results.round(3)
 # Ask each model for rows that it *was* trained on, with one word put before the question. If such copies had slipped into the held-out rows, this is what you would have measured:
 
 # %% [markdown] lang="zh"
-# 差别要是比三份随机之间的差别还小，就等于没有差别。损失也只是几把尺子中的一把：它只问一件事：留出的那些答案，模型有多大可能写得出来。所以谁挑的数据和留出数据像，谁就占便宜。
+# 差别要是比三份随机之间的差别还小，就等于没有差别。损失也只是几把尺子中的一把，它只问一件事：留出的那些答案，模型有多大可能写得出来。所以谁挑的数据和留出数据像，谁就占便宜。
 #
 # ### 留出数据里混进了近似重复
 #

@@ -248,9 +248,8 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
     result = folder / f"{name}.json"
     with FileLock(f"{result}.lock"):
         if not result.exists():
-            shutil.rmtree(
-                folder / name, ignore_errors=True
-            )  # where another worker failed: its error is to be seen here
+            # Where another worker has failed: its error is to be seen here, too, and not that its folder is there.
+            shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir()
             result.write_text(json.dumps(make(folder / name)), encoding="utf-8")
     return json.loads(result.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -61,17 +62,18 @@ def draw(record: dict[str, Any], name: str, path: Path) -> bool:
     plot = next((plot for kind, plot in PLOTS.items() if name.startswith(kind)), None)
     if plot is None:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    svg = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
         figure = Figure(figsize=(9, 3), layout="constrained")
         FigureCanvasSVG(figure)
         plot(record, list(figure.subplots(1, 2)))
         figure.suptitle(f"{record['subject']} ({record['hardware']})", fontsize=9)
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     # Matplotlib names a clip by a hash of its exact place, which another kind of CPU computes to other last digits.
-    drawn = path.read_text(encoding="utf-8")
+    drawn = svg.getvalue()
     for number, clip in enumerate(dict.fromkeys(re.findall(r"\bp[0-9a-f]{10}\b", drawn))):
         drawn = drawn.replace(clip, f"clip{number}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(drawn, encoding="utf-8")
     return True
 

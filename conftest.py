@@ -5,6 +5,7 @@ With --verified, what became of each notebook is written into benchmarks/verifie
 
 import functools
 import json
+import os
 import time
 
 import pytest
@@ -17,6 +18,8 @@ COUNTED = {  # by mark
     "secrets": "secrets and safety",
     "soak": "soak",
 }
+# Nano models: threads cost more than they bring; two notebooks side by side take seven times as long with two each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # nbmake's and the tests' own: a kernel on a busy machine with a slow disk may take more than a minute to answer.
 NotebookClient.__init__ = functools.partialmethod(NotebookClient.__init__, startup_timeout=300)
 collect_ignore = ["tests/golden", "tests/tiny_course"]  # compared by tests/test_build.py, not executed

@@ -1,4 +1,3 @@
-import os
 import shutil
 from pathlib import Path
 
@@ -6,7 +5,6 @@ import pytest
 
 from tools.lessons import Course, load_course
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # nano models: threads cost more than they bring
 TESTS = Path(__file__).parent
 
 

@@ -414,17 +414,17 @@ chosen["CaR"] = selection.cluster_and_rank(quality, clusters, size=size, overall
 print(f"CaR: {len(chosen['CaR'])} rows, from {len(set(clusters[chosen['CaR']]))} of {clusters.max() + 1} clusters")
 
 # %% [markdown] lang="en"
-# And the rivals that cost nothing: three random tenths, the longest answers, and a random tenth of what is left when every check has thrown out its worst: near copies, odd lengths, IFD above 1, the lowest quarter by reward.
+# And the rivals that cost nothing: three random tenths, the longest answers, and a random tenth of what is left when every check has thrown out its worst: near copies, odd lengths, IFD above 1, the lowest third by reward.
 
 # %% [markdown] lang="zh"
-# 再请几个不花钱的对手：三份随机的一成；答案最长的一成；还有「筛过再随机」：近似重复、长度异常、IFD 大于 1、奖励最低的四分之一统统去掉，剩下的随机抽。
+# 再请几个不花钱的对手：三份随机的一成；答案最长的一成；还有「筛过再随机」：近似重复、长度异常、IFD 大于 1、奖励最低的三分之一统统去掉，剩下的随机抽。
 
 # %%
 rng = np.random.default_rng(SEED)
 for number in (1, 2, 3):
     chosen[f"random {number}"] = rng.choice(len(questions), size, replace=False)
 chosen["longest"] = selection.top(lengths.astype(float), size)
-misaligned, low = np.flatnonzero(ifd > 1), selection.top(-quality, len(quality) // 4)
+misaligned, low = np.flatnonzero(ifd > 1), selection.top(-quality, len(quality) // 3)
 left = np.setdiff1d(np.arange(len(questions)), np.concatenate([copies, outliers, misaligned, low]))
 chosen["checked, random"] = rng.choice(left, min(size, len(left)), replace=False)
 kinds = ["", *selection.FAULTS]
@@ -439,7 +439,7 @@ pd.DataFrame(
 # 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件，扔的总是排在后面的那一个，所以种下的副本约有一半没扔掉，扔掉的是它的原件。没有哪种检查四样通吃，也没有哪种不误伤。
 
 # %%
-flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest quarter by reward": low}
+flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest third by reward": low}
 recall = {
     name: {fault: selection.found(rows, np.flatnonzero(faults == fault))[1] for fault in selection.FAULTS}
     | {"any fault (precision)": selection.found(rows, np.flatnonzero(faults != ""))[0], "rows": len(rows)}
@@ -545,7 +545,8 @@ report.summary(
     short_recall=min(recall["odd length"][fault] for fault in ("cut off", "says nothing")),
     ifd_recall=recall["IFD above 1"]["other answer"],
     ifd_precision=selection.found(misaligned, np.flatnonzero(faults == "other answer"))[0],
-    reward_recall=min(recall["lowest quarter by reward"][fault] for fault in ("cut off", "says nothing")),
+    reward_recall=min(recall["lowest third by reward"][fault] for fault in ("other answer", "cut off", "says nothing")),
+    reward_precision=recall["lowest third by reward"]["any fault (precision)"],
     sound_checked=float((faults[chosen["checked, random"]] == "").mean()),
     sound_random=float(np.mean([(faults[chosen[f"random {n}"]] == "").mean() for n in (1, 2, 3)])),
     really_held_out=leak.iloc[:, 0].mean(),

@@ -155,11 +155,13 @@ def command(engine: str, model: str, port: int, options: Mapping[str, Any]) -> l
             "A command line can be read by everyone on a machine. Take the key out of the options and give it as "
             'Server(…, api_key=runtime.secret("VLLM_API_KEY")).'
         )
+    program = [sys.executable, "-m", "transformers.cli.transformers"]
+    if engine == "transformers":  # by itself it computes as the weights are stored: bfloat16, where no hardware has it
+        options = {"dtype": str(runtime.dtype()).removeprefix("torch."), **options}
+    else:
+        program = [find_vllm(engine)]
     given = [part for name, value in options.items() for part in _option(name, value)]
-    here = ["--host", "127.0.0.1", "--port", str(port)]
-    if engine == "transformers":
-        return [sys.executable, "-m", "transformers.cli.transformers", "serve", model, *here, *given]
-    return [find_vllm(engine), "serve", model, *here, *given]
+    return [*program, "serve", model, "--host", "127.0.0.1", "--port", str(port), *given]
 
 
 def _option(name: str, value: Any) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import torch
 from nbclient import NotebookClient
 from openai import AuthenticationError
 
@@ -221,12 +222,24 @@ def test_the_command(vllm):
         *[vllm, "serve", "m", "--host", "127.0.0.1", "--port", "1234"],
         *["--max-model-len", "2048", "--enforce-eager", "--no-enable-prefix-caching"],
     ]
-    assert serve.command("transformers", "m", 1, {})[:4] == [
+
+
+@pytest.mark.parametrize("computes", [torch.float32, torch.float16])
+def test_transformers_serves_in_the_numbers_that_the_hardware_computes_in(monkeypatch, computes):
+    monkeypatch.setattr(runtime, "dtype", lambda: computes)
+    program = [
         sys.executable,
         "-m",
         "transformers.cli.transformers",
         "serve",
+        "m",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "1",
     ]
+    assert serve.command("transformers", "m", 1, {}) == [*program, "--dtype", str(computes).removeprefix("torch.")]
+    assert serve.command("transformers", "m", 1, {"dtype": "auto"}) == [*program, "--dtype", "auto"]
 
 
 def test_vllm_is_looked_for_and_its_absence_explained(vllm, tmp_path, monkeypatch):

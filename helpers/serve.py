@@ -155,8 +155,8 @@ def command(engine: str, model: str, port: int, options: Mapping[str, Any]) -> l
             "A command line can be read by everyone on a machine. Take the key out of the options and give it as "
             'Server(…, api_key=runtime.secret("VLLM_API_KEY")).'
         )
-    program = [sys.executable, "-m", "transformers.cli.transformers"]
     if engine == "transformers":  # by itself it computes as the weights are stored: bfloat16, where no hardware has it
+        program = [sys.executable, "-m", "transformers.cli.transformers"]
         options = {"dtype": str(runtime.dtype()).removeprefix("torch."), **options}
     else:
         program = [find_vllm(engine)]

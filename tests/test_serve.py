@@ -228,15 +228,8 @@ def test_the_command(vllm):
 def test_transformers_serves_in_the_numbers_that_the_hardware_computes_in(monkeypatch, computes):
     monkeypatch.setattr(runtime, "dtype", lambda: computes)
     program = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        "m",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "1",
+        *[sys.executable, "-m", "transformers.cli.transformers"],
+        *["serve", "m", "--host", "127.0.0.1", "--port", "1"],
     ]
     assert serve.command("transformers", "m", 1, {}) == [*program, "--dtype", str(computes).removeprefix("torch.")]
     assert serve.command("transformers", "m", 1, {"dtype": "auto"}) == [*program, "--dtype", "auto"]

@@ -2,8 +2,6 @@
 # make test   everything that CI runs
 lang ?= en
 course = .venv/bin/course
-# Nano models are so small that threads get into each other's way on a busy machine.
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup demo test test-weekly test-gpu test-soak audit lock build clean
 help:

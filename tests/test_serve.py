@@ -254,14 +254,14 @@ def test_vllm_is_looked_for_and_its_absence_explained(vllm, tmp_path, monkeypatc
 
 def test_all_requests_are_answered_and_times_are_right(vllm):
     questions = [f"question {number}" for number in range(8)]
-    with serve.Server("m", vllm, {"slow": 0.05}) as server:
+    with serve.Server("m", vllm, {"slow": 0.2}) as server:  # next to that, what a busy machine adds is little
         table = load.measure(server, questions, [1, 8], max_tokens=9)
     assert list(table.index) == [1, 8]
     assert table["answered"].tolist() == [8, 8] and table["failed"].tolist() == [0, 0]
-    assert table["latency p50"][1] >= 0.15 and table["latency p50"][1] > table["first token p50"][1] >= 0.05
+    assert table["latency p50"][1] >= 0.6 > table["first token p50"][1] >= 0.2
     assert table["tokens/s"][8] > 2 * table["tokens/s"][1]
     little = table["requests/s"] * table["latency mean"]
-    assert 0.5 < little[1] <= 1.0 + 1e-6 and 2 < little[8] <= 8.0 + 1e-6  # a busy machine waits between requests
+    assert 0.8 < little[1] <= 1.0 + 1e-6 and 4 < little[8] <= 8.0 + 1e-6
 
 
 def test_a_failed_request_is_counted_and_shown(vllm, capsys):

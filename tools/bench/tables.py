@@ -159,6 +159,11 @@ CHINESE = {
     "course": "本课",
     "llama.cpp, CPU": "llama.cpp，CPU",
 }
+HARDWARE_IN_CHINESE = {  # regular expressions
+    r"^CPU, (\d+) cores": r"CPU，\1 核",
+    r"^(\d+) x ": r"\1 × ",
+    r", (\d+) sides at once on a host with \d+": r"，同一台机器上 \1 种跑法同时各占一块",
+}
 FACTS = {
     "en": "{hardware}, {date}; {versions}. Written from `benchmarks/records/{name}.json`.",
     "zh": "{hardware}，{date}；{versions}。由 `benchmarks/records/{name}.json` 生成。",
@@ -189,7 +194,11 @@ def table(record: dict[str, Any], name: str, language: str) -> str:
         if row.get("rows", most) == most
     ]
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    facts = FACTS[language].format(**record | {"versions": versions, "name": name})
+    hardware = record["hardware"]
+    if language == "zh":
+        for english, chinese in HARDWARE_IN_CHINESE.items():
+            hardware = re.sub(english, chinese, hardware)
+    facts = FACTS[language].format(hardware=hardware, date=record["date"], versions=versions, name=name)
     return "\n".join([*lines, "", f"<sub>{facts}</sub>"])
 
 

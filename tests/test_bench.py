@@ -33,7 +33,7 @@ def test_the_sft_records_are_of_sides_that_the_bench_has(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     known = [
         *sft.sides(), *(replace(side, profiled=True) for side in sft.sides_of(sft.MODEL)), *sft_vision.sides(),
-        *(side for model in sft.SHAPES for side in sft.sides_of(model)),
+        *sft_vision.profiled(), *(side for model in sft.SHAPES for side in sft.sides_of(model)),
     ]  # fmt: skip
     kind = sft_vision.Side if "vision" in path.stem else sft.Side
     rows = [records.side_of(row, kind) for row in record["rows"]]
@@ -205,7 +205,7 @@ def test_the_readings_on_pictures_say_what_was_measured():
     pairs = [("TRL, as tutorials do, without cuDNN's attention", "TRL, as tutorials do"),
              ("course, 8 x 1", "course, 8 x 1, with cuDNN's attention")]  # fmt: skip
     assert [round(100 * (1 - steps[without] / steps[with_it])) for without, with_it in pairs] == [5, 7]
-    assert round(steps["course, 8 x 1"] / steps["course, the same without checkpointing"], 1) == 1.2
+    assert round(steps["course, 8 x 1"] / steps["course, 8 x 1, no checkpointing"], 1) == 1.2
     assert course["useful_tokens_per_step"] == trl["useful_tokens_per_step"]
     drawn = next((ROOT / "data_samples" / "odometer" / "pictures").glob("*.png"))
     width, height = (pixels // 28 for pixels in sft_vision.picture(str(drawn)).size)

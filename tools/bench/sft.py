@@ -194,6 +194,14 @@ def shares(kernels: dict[str, float]) -> dict[str, Any]:
     }
 
 
+def of_a_profile(subject: str) -> dict[str, str]:
+    """What a record says of itself when its rows are `shares`."""
+    return {
+        "subject": f"{subject}, where the GPU's time goes",
+        "unit": f"milliseconds of GPU time a step, the mean of {PROFILED}",
+    }
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best.
 
@@ -234,14 +242,13 @@ def main() -> int:
         "rows in Alpaca's lengths",
         "GiB allocated by torch; tokens with a label a second, after the first steps",
     )
+    compared = ratios
     if options.profile:
-        every = [replace(side, profiled=True) for side in sides_of(MODEL)]
-        record["subject"] = "QLoRA SFT, where the GPU's time goes"
-        record["unit"] = f"milliseconds of GPU time a step, the mean of {PROFILED}"
+        every, compared = [replace(side, profiled=True) for side in sides_of(MODEL)], lambda rows: {}
+        record |= of_a_profile("QLoRA SFT")
     with records.scratch(options.scratch) as scratch:
         for model in dict.fromkeys(side.model for side in records.chosen(every, options)):
             records.random_weights(model, f"{scratch}/{model}")
-        compared = (lambda rows: {}) if options.profile else ratios
         return records.run_sides("tools.bench.sft", record, every, scratch, options, compared)
 
 

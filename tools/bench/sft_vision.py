@@ -1,6 +1,7 @@
 """Tokens a second and peak memory of fine-tuning on pictures: lesson 05's settings against plain TRL, one run.
 
     python -m tools.bench.sft_vision --out benchmarks/records/sft_vision_h200.json   (a GPU; no network)
+    python -m tools.bench.sft_vision --profile --out benchmarks/records/sft_profile_vision_h200.json
 
 Qwen2.5-VL-3B's shape with random weights, adapters on the same layers on both sides. The rows are the course's
 dashboards, enlarged to what MAX_IMAGE_TOKENS of lesson 05 allows, with their questions and answers. Useful tokens are
@@ -34,7 +35,8 @@ class Side:
     liger: bool = False
     checkpointing: bool = True
     packing: bool = False
-    cudnn: bool = True  # see tools.bench.sft
+    profiled: bool = False  # this and the next: see tools.bench.sft
+    cudnn: bool = True
 
 
 def sides() -> Iterator[Side]:
@@ -46,7 +48,12 @@ def sides() -> Iterator[Side]:
     yield course
     yield (whole := replace(course, name="course, 8 x 1", batch=8, accumulation=1))
     yield replace(whole, name="course, 8 x 1, with cuDNN's attention", cudnn=True)
-    yield replace(whole, name="course, the same without checkpointing", checkpointing=False)
+    yield replace(whole, name="course, 8 x 1, no checkpointing", checkpointing=False)
+
+
+def profiled() -> Iterator[Side]:
+    """Those with the faster attention; of TRL's best no such side is measured."""
+    yield from (replace(side, profiled=True) for side in sides() if side.liger or not side.cudnn)
 
 
 def rows() -> Any:
@@ -101,6 +108,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
 
     torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
     clock, useful = training.clock(), list[int]()
+    callbacks = [clock, profiler := training.profiler(WARM_UP, sft.PROFILED)] if side.profiled else [clock]
     counting = training.counting(SFTTrainer, useful, lambda inputs: inputs["attention_mask"].sum())
     model, options = (_unsloth if side.engine == "unsloth" else _trl)(side, path)
     loaded = torch.cuda.memory_allocated()
@@ -115,10 +123,12 @@ def measure(side: Side, path: str) -> dict[str, Any]:
                 gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
                 gradient_checkpointing_kwargs={"use_reentrant": False}, remove_unused_columns=False,
             ),
-            callbacks=[clock],
+            callbacks=callbacks,
             **options,
         )  # fmt: skip
         trainer.train()
+    if side.profiled:
+        return asdict(side) | sft.shares(profiler.kernels)
     return (
         asdict(side)
         | training.figures(trainer, useful, clock.seconds, WARM_UP, loaded)
@@ -171,6 +181,7 @@ def _trl(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
 
 def main() -> int:
     parser = records.parser(__doc__, "sft_vision")
+    parser.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoint (8 GB), kept for the next run")
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
@@ -181,9 +192,13 @@ def main() -> int:
         f"{IMAGE_TOKENS} tokens",
         "GiB allocated by torch; tokens that are not padding a second, after the first steps",
     )
+    every, compared = [*sides()], sft.ratios
+    if options.profile:
+        every, compared = [*profiled()], lambda rows: {}
+        record |= sft.of_a_profile("QLoRA SFT on pictures")
     with records.scratch(options.scratch) as scratch:
         records.random_weights(MODEL, path := f"{scratch}/{MODEL}")
-        return records.run_sides("tools.bench.sft_vision", record, [*sides()], path, options, sft.ratios)
+        return records.run_sides("tools.bench.sft_vision", record, every, path, options, compared)
 
 
 if __name__ == "__main__":

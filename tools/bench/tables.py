@@ -124,7 +124,7 @@ CHINESE = {
     "course, packed, varlen, 8 x 1, no checkpointing": "本课，打包，varlen，8 × 1，不用梯度检查点",
     "course, 8 x 1": "本课，8 × 1",
     "course, 8 x 1, with cuDNN's attention": "本课，8 × 1，用 cuDNN 的注意力",
-    "course, the same without checkpointing": "本课，同上，不用梯度检查点",
+    "course, 8 x 1, no checkpointing": "本课，8 × 1，不用梯度检查点",
     "a token": "生成一个 token",
     "a token, padded rows": "生成一个 token，补齐过的行",
     "a training step's layer": "训练一步里的一层",

@@ -93,6 +93,7 @@ model, tokenizer = FastLanguageModel.from_pretrained(
     max_seq_length=MAX_SEQ_LENGTH,
     dtype=runtime.dtype(),
     load_in_4bit=LOAD_IN_4BIT,
+    use_gradient_checkpointing=False,  # nothing is trained: no room for activations
 )
 FastLanguageModel.for_inference(model)
 base_model = model.peft_config["default"].base_model_name_or_path

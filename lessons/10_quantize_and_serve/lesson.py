@@ -585,6 +585,7 @@ report.summary(
 # | the server ended before it answered | the end of its log is in the message; mostly memory | `Free memory … less than desired`: lower `gpu-memory-utilization`, stop other servers. `No available memory for the cache blocks`, or `larger than the available KV cache memory`: raise it, or lower `max-model-len` |
 # | out of memory though the GPU should be free | the notebook still holds a model | the cell before section 9; or restart the kernel |
 # | `unflatten: sizes don't multiply up`, or `not divisible by group_size` | a layer's width is no multiple of it | a smaller `GROUP_SIZE`: 64 or 32 |
+# | `KeyError: 'forward'` in section 7 | Unsloth has loaded a model in this kernel, and put its own `forward` where llm-compressor looks for transformers' | restart the kernel; Unsloth and this lesson each in a notebook of their own |
 # | 4 bits, and worse than RTN | calibration text in another template or language | print a row of it, as section 4 does |
 # | smaller on disk, but neither in memory nor faster | transformers unpacks the weights as it loads them | vLLM, which computes from 4 bits; its log names the kernel |
 # | answers differ from section 8's | another template, or sampling by default | send `temperature`; compare the prompt's tokens in `usage` |
@@ -601,6 +602,7 @@ report.summary(
 # | 服务还没应答就退出了 | 报错里附着日志末尾，多半是显存不够 | 日志说 `Free memory … less than desired`：调小 `gpu-memory-utilization`，停掉别的服务；说 `No available memory for the cache blocks` 或 `larger than the available KV cache memory`：反过来调大它，或者调小 `max-model-len` |
 # | GPU 应该是空的，却报显存不足 | 笔记本里还留着模型 | 运行第 9 节前面那格，或者重启内核 |
 # | `unflatten: sizes don't multiply up`，或者 `not divisible by group_size` | 某一层的宽度不是 `GROUP_SIZE` 的倍数 | 把 `GROUP_SIZE` 改小：64 或 32 |
+# | 第 7 节报 `KeyError: 'forward'` | 这个内核里用 Unsloth 加载过模型，transformers 的 `forward` 已经被它换掉，llm-compressor 认不出来 | 重启内核；用 Unsloth 训练和这一课，各开各的笔记本 |
 # | 量化后比 RTN 还差 | 校准文本的模板或语言不对 | 像第 4 节那样打印一条看看 |
 # | 文件小了，显存没省，也没变快 | transformers 加载时就把权重解包回 16 位 | 用 vLLM，它直接拿 4 比特算，日志里写着用的是哪个内核 |
 # | 回答和第 8 节不一样 | 模板不同，或者默认开了采样 | 请求里写明 `temperature`；对照 `usage` 里提示词的 token 数 |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -124,13 +126,18 @@ def examine(language: Language = "en", folder: Path | None = None) -> Iterator[F
         ("hub", lambda: hub(language)),
         *((name, lambda name=name: secret(name, language)) for name in SECRETS),
     ]
-    words = WORDS[language]
     for subject, check in checks:
-        try:
-            yield check()
-        except Exception as error:  # a line that fails is a finding, too
-            seen = words["failed"].format(error=f"{type(error).__name__}: {error}")
-            yield Finding(words.get(subject, subject), "note", seen, words["failed mend"])
+        yield guarded(subject, check, language)
+
+
+def guarded(subject: str, check: Callable[[], Finding], language: Language = "en") -> Finding:
+    """What `check` finds; a line that fails is a finding, too."""
+    words = WORDS[language]
+    try:
+        return check()
+    except Exception as error:
+        seen = words["failed"].format(error=f"{type(error).__name__}: {error}")
+        return Finding(words.get(subject, subject), "note", seen, words["failed mend"])
 
 
 def as_rows(findings: list[Finding], language: Language = "en") -> list[dict[str, str]]:
@@ -236,11 +243,15 @@ def speed(language: Language = "en", seconds: float = 1.0) -> Finding:
 
 
 def hub(language: Language = "en", timeout: float = 5.0) -> Finding:
-    words = WORDS[language]
-    endpoint = without_login(os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/"))
+    """Whether it answers; a mirror's login goes along, as the Hub's own client sends it, and is not shown."""
+    words, address = WORDS[language], os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    endpoint, login = without_login(address), urlsplit(address).netloc.rpartition("@")[0]
+    asked = urllib.request.Request(f"{endpoint}/api/models?limit=1")
+    if login:
+        asked.add_header("Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}")
     began = time.perf_counter()
     try:
-        with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=timeout):
+        with urllib.request.urlopen(asked, timeout=timeout):
             milliseconds = 1000 * (time.perf_counter() - began)
             return Finding(words["hub"], "ok", words["hub ok"].format(endpoint=endpoint, milliseconds=milliseconds))
     except urllib.error.HTTPError as error:

@@ -59,10 +59,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def watch(command: list[str]) -> int:
-    """Run `command` until it ends, standard input does, or a signal asks; its exit code, or 0 when ended from here."""
-    closed = threading.Event()
+    """Run `command` until it ends, standard input does, or a signal asks; its exit code.
+
+    Ended from here, that is never 0: what was cut off is not done.
+    """
+    closed, asked = threading.Event(), [signal.SIGTERM]
+
+    def ask(number: int, _: object) -> None:
+        asked[:] = [number]
+        closed.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):  # before there is a command that they could leave behind
-        signal.signal(number, lambda *_: closed.set())
+        signal.signal(number, ask)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_the_end() -> None:
@@ -74,11 +82,11 @@ def watch(command: list[str]) -> int:
     family: dict[int, psutil.Process] = {}
     while child.poll() is None and not closed.wait(0.2):
         family |= descendants(child.pid)  # a child whose parent has died can no longer be found through it
+    code = child.poll()
     family |= descendants(child.pid)
     end(list(family.values()))
-    if closed.is_set():
-        return 0
-    code = child.wait()
+    if code is None:
+        code = -asked[0]
     return code if code >= 0 else 128 - code
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,10 @@ def cards(processes: int, vram_gb: float = 0) -> list[str]:
 def seen() -> list[str]:
     """Ids of the GPUs that a program started here would see."""
     set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = map(str, range(len(listed_gpus()))) if set_here is None else filter(None, set_here.split(","))
-    return list(there)
+    if set_here is None:
+        return list(map(str, range(len(listed_gpus()))))
+    # As CUDA reads it: nothing counts from the first that is no GPU's on; -1 is how one says "none".
+    return list(takewhile(lambda one: one and one != "-1", map(str.strip, set_here.split(","))))
 
 
 def on(ids: Sequence[str]) -> dict[str, str]:
@@ -342,7 +345,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
     numbers, the trainer's state), or holds one that was cut short, is passed over, and said so.
     """
     _teach_torch_cpu_0()
-    for path in sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True):
+    steps = {path: path.name.removeprefix("checkpoint-") for path in Path(folder).glob("checkpoint-*")}
+    for path in sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]), reverse=True):
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
             whole = _is_whole(path)

@@ -140,8 +140,12 @@ def _keep_off_proxies() -> None:
     """Have nobody ask a campus' or a company's proxy for the servers that a lesson starts on this machine."""
     if any(name.lower().endswith("_proxy") and name.lower() != "no_proxy" for name in os.environ):
         both = "NO_PROXY", "no_proxy"  # each is what some client reads, and one hides the other
-        hosts = [host for name in both for host in os.environ.get(name, "").split(",") if host]
-        os.environ |= dict.fromkeys(both, ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"])))
+        hosts = [host.strip() for name in both for host in os.environ.get(name, "").split(",") if host.strip()]
+        if "*" in hosts:  # nobody asks a proxy; beside other hosts it would count no more
+            hosts = ["*"]
+        else:
+            hosts += ["127.0.0.1", "localhost"]
+        os.environ |= dict.fromkeys(both, ",".join(dict.fromkeys(hosts)))
 
 
 def _choose_a_gpu() -> None:

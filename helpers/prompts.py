@@ -8,6 +8,7 @@ control token (`CONTROL_TOKEN`) or a heading of the template is read as one by t
 `report_marks` in `helpers.data.columns` counts such rows before training.
 """
 
+import json
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -108,6 +109,32 @@ MEDICAL_O1_ZH = """\
 """The same in Chinese."""
 
 MEDICAL_O1 = {"en": MEDICAL_O1_EN, "zh": MEDICAL_O1_ZH}
+
+
+def as_chat_template(prompt: str, thinking: str = "") -> str:
+    """A Jinja chat template that asks in this layout: a tokenizer saved with it takes the layout along.
+
+    `prompt` is a filled template with `{question}` where the question stands, such as `medical_zh("{question}")`. Its
+    end `thinking` opens the answer that is to be written and stands before no earlier one (`<think>` and a line break).
+    No layout of the course was trained with a system message; one that is given comes first, and an empty line.
+    Raises PromptMismatch where the prompt has no such place, or another end.
+    """
+    before, place, after = prompt.partition("{question}")
+    if not place or not after.endswith(thinking):
+        ending = f" and end with {thinking!r}" if thinking else ""
+        raise PromptMismatch(f"{shown(prompt)} must hold {{question}}{ending}: fill the course's template so.")
+
+    def text(what: str) -> str:
+        return "{{ " + json.dumps(what, ensure_ascii=False) + " }}"
+
+    return (
+        "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
+        f"{{% if message['role'] == 'user' %}}{text(before)}{{{{ message['content'] }}}}"
+        f"{{% elif message['role'] == 'assistant' %}}{text(after.removesuffix(thinking))}{{{{ message['content'] }}}}"
+        "{{ eos_token }}"
+        f"{{% else %}}{{{{ message['content'] }}}}{text(chr(10) * 2)}{{% endif %}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{text(after)}{{% endif %}}"
+    )
 
 
 class PromptMismatch(Stop, ValueError):

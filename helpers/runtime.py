@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -374,7 +375,8 @@ def lacking_disk(disk_gb: float, written: float = 0.25, own: Path | None = None)
     own, cache = _storage(own or root())
     used = {folder: shutil.disk_usage(folder) for folder in (own, cache)}
     needs = {own: disk_gb * written, cache: disk_gb * (1 - written)}
-    if used[own].total == used[cache].total:  # one disk
+    one, other = used[own], used[cache]
+    if one.total == other.total and abs(one.free - other.free) < GB:  # one disk, written to meanwhile perhaps
         needs = {own: disk_gb}
     free = {folder: usage.free / GB for folder, usage in used.items()}
     return [(folder, need, free[folder]) for folder, need in needs.items() if free[folder] < need]
@@ -406,7 +408,7 @@ def write_text(path: str | Path, text: str) -> None:
     Raises NotEnough when the disk is full.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.unfinished")  # not another writer's
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

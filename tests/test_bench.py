@@ -1,13 +1,16 @@
 """The benches' records and what is worked out from them; the measuring itself needs a GPU."""
 
 import json
+import subprocess
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from helpers.runtime import NotEnough
 from tools.bench import (
     attention,
     first_loss,
@@ -452,3 +455,29 @@ def test_the_committed_plots_are_those_of_the_records(tmp_path):
             drawn = (tmp_path / f"{path.stem}.svg").read_text("utf-8")
             assert found.pop(f"{path.stem}.svg") == drawn, "run: course bench --report"
     assert not found  # no plot without its record
+
+
+def test_random_weights_that_were_cut_off_are_written_anew_and_whole_ones_kept(tmp_path, monkeypatch):
+    folder, written = tmp_path / "weights" / "Qwen2.5-7B", []
+
+    def write(command, check):
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        written.append(command)
+        if len(written) == 1:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(records.subprocess, "run", write)
+    with records.scratch(folder.parent), pytest.raises(subprocess.CalledProcessError):
+        records.random_weights("Qwen2.5-7B", str(folder))
+    for _ in range(2):
+        records.random_weights("Qwen2.5-7B", str(folder))
+    assert len(written) == 2
+
+
+def test_a_record_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    records.save({"rows": [1]}, tmp_path / "r.json")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(NotEnough, match="takes no more"):
+        records.save({"rows": [1, 2]}, tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text()) == {"rows": [1]} and len(list(tmp_path.iterdir())) == 1

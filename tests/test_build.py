@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -105,10 +106,14 @@ def test_magics_come_back_from_their_comments(tiny):
 def test_build_writes_once_checks_clean_and_removes_the_orphan(tiny):
     orphan = tiny.root / "notebooks/en/99_gone.ipynb"
     orphan.parent.mkdir(parents=True)
-    orphan.write_text("{}")
+    orphan.write_text(json.dumps({"metadata": {"course": {"lesson": "99_gone"}}}))
+    mine = orphan.with_name("my_experiment.ipynb")
+    mine.write_text(json.dumps({"metadata": {}, "cells": []}))
+    copy = orphan.with_name("99_gone-Copy1.ipynb")
+    copy.write_bytes(orphan.read_bytes())
     assert len(build.stale(tiny)) == 5  # two notebooks, two tables, one orphan
     assert len(build.build(tiny)) == 5
-    assert not orphan.exists()
+    assert not orphan.exists() and mine.exists() and copy.exists()
     assert build.stale(tiny) == []
     assert build.build(tiny) == []
 

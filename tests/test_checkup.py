@@ -1,5 +1,6 @@
 """helpers.checkup and helpers.catalog: verdicts with a mend, in either language, and nothing that raises."""
 
+import base64
 import re
 import threading
 import types
@@ -10,6 +11,7 @@ import pytest
 
 from helpers import checkup, report, runtime
 from helpers.catalog import against_this_machine, lessons
+from tools import doctor
 from tools.lessons import load_course
 
 LANGUAGES = ["en", "zh"]
@@ -89,6 +91,32 @@ def test_a_hub_that_answers(monkeypatch, status, verdict):
     assert ("answers after" if verdict == "ok" else "answers with 503") in finding.seen
 
 
+def test_a_mirrors_login_goes_along_and_is_not_shown(monkeypatch):
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://me:p%40ss@127.0.0.1:{server.server_port}")
+        finding = checkup.hub()
+    assert asked == ["Basic " + base64.b64encode(b"me:p@ss").decode()]
+    assert finding.verdict == "ok" and "ss@" not in finding.seen
+
+
+@pytest.mark.parametrize("endpoint", ["https://hf mirror.com", "https://[bad"])
+def test_an_address_that_is_none_is_a_finding_of_the_doctor(tiny, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert "could not be checked" in {found.subject: found for found in doctor.examine(tiny)}["hub"].seen
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(checkup.platform_setup, "unmet", lambda deep: {"trl": "trl is missing"})
     finding = checkup.packages()
@@ -140,7 +168,10 @@ def test_kaggles_small_folder_need_not_hold_the_downloads(tiny, monkeypatch):
     facts.write_text(needs, "utf-8")
     monkeypatch.setenv("HF_HOME", "/")
     large = types.SimpleNamespace(total=8000 * runtime.GB, free=60 * runtime.GB)
-    for total, free, here in ((19.5, 10, "fits"), (19.5, 9, "disk too full (9 GB free)"), (8000, 60, "fits")):
+    for total, free, here in (
+        (19.5, 10, "fits"), (19.5, 9, "disk too full (9 GB free)"),
+        (8000, 60, "fits"), (8000, 11, "fits"), (8000, 9, "disk too full (9 GB free)"),  # another disk of that size
+    ):  # fmt: skip
         own = types.SimpleNamespace(total=total * runtime.GB, free=free * runtime.GB)
         monkeypatch.setattr(runtime.shutil, "disk_usage", lambda at, own=own: large if at == Path("/") else own)
         (row,) = against_this_machine("en", Path(tiny.root))

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from nbclient.exceptions import DeadKernelError
 
 from helpers import checkup, nano, runtime
 from tools import cli, doctor, run
@@ -81,6 +82,19 @@ def test_settings_become_values_and_paths_absolute(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = run.parse_settings(tiny.lessons[0], ["COUNT=3", "RATE=2", "NAME=sub/rows.json", "OUTPUT_DIR=a=b"])
     assert values == {"COUNT": 3, "RATE": 2, "NAME": str(tmp_path / "sub/rows.json"), "OUTPUT_DIR": "a=b"}
+    (tmp_path / "rows.json").write_text("[]")
+    assert run.parse_settings(tiny.lessons[0], ["NAME=rows.json"]) == {"NAME": str(tmp_path / "rows.json")}
+    assert run.parse_settings(tiny.lessons[0], ["NAME=sub"]) == {"NAME": "sub"}  # a word, though a folder has it, too
+
+
+@pytest.mark.interruption
+def test_a_kernel_that_dies_is_a_failure_that_says_so(tiny, tmp_path, monkeypatch):
+    def die(*_, **__):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(run.papermill, "execute_notebook", die)
+    result = run.run(tiny, tiny.lessons[0], "en", {}, tmp_path)
+    assert "kernel died" in result.failure and result.summary == {} and not (tmp_path / "source.ipynb").exists()
 
 
 def test_what_an_earlier_run_left_is_found_where_runs_leave_it(tiny):

@@ -29,11 +29,19 @@ def write(folder, rows, name="rows.jsonl"):
 
 # Dialogues in JSON
 
+FILLED = dict.fromkeys(("from", "value", "role", "content"))  # as Arrow fills rows of two spellings
+
 
 @pytest.mark.parametrize(
     "row",
     [
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {
+            "conversations": [
+                dict(FILLED, **{"from": "human", "value": "q"}),
+                dict(FILLED, role="assistant", content="a"),
+            ]
+        },
         {"messages": ASKED, "id": 3},
         {"conversation": ASKED, "_id": "1", "source": "x"},
         {"data": ["问：q", "答：a"]},

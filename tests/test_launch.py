@@ -127,6 +127,7 @@ def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):
             torch.save({}, folder / part)
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    (tmp_path / "checkpoint-best").mkdir()  # somebody's own
     assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")  # 100 was never finished
     (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
     assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
@@ -159,8 +160,9 @@ def test_a_card_each_or_none(monkeypatch):
         launch.cards(3, vram_gb=8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert launch.on(launch.cards(2)) == {"CUDA_VISIBLE_DEVICES": "5,7"}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert launch.cards(1) == []
+    for none in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert launch.cards(1) == []
 
 
 @pytest.mark.notebook

@@ -214,6 +214,18 @@ def test_an_interrupted_stage_is_ended(factory: Environment, tmp_path: Path, mon
     assert not alive(environment_of(file)["PID"])
 
 
+@pytest.mark.interruption
+def test_a_stage_that_is_ended_from_outside_has_failed(factory, tmp_path, monkeypatch) -> None:
+    llamafactory.run(factory, "train", stage(tmp_path, "trains"))
+    before = (tmp_path / "out" / "all_results.json").read_bytes()
+    monkeypatch.setattr(
+        llamafactory, "_watch", lambda process, *_: (time.sleep(1), process.terminate(), process.wait())
+    )
+    with pytest.raises(llamafactory.StageFailed, match="stage work failed"):
+        llamafactory.run(factory, "train", stage(tmp_path, "sleeps"))
+    assert (tmp_path / "out" / "all_results.json").read_bytes() == before
+
+
 def test_yaml_is_written_as_given(tmp_path: Path) -> None:
     file = llamafactory.write(tmp_path / "new" / "a.yaml", "### 1\na: 1\n", "b: 中文  # why\n")
     assert yaml.safe_load(file.read_text(encoding="utf-8")) == {"a": 1, "b": "中文"}

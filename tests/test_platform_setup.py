@@ -324,6 +324,7 @@ def test_cudnns_attention_comes_last_unless_somebody_chose(monkeypatch, installe
         ({}, None),
         ({"HTTPS_PROXY": "http://proxy:8080"}, "127.0.0.1,localhost"),
         ({"http_proxy": "http://proxy:8080", "NO_PROXY": "intra,localhost"}, "intra,localhost,127.0.0.1"),
+        ({"http_proxy": "http://proxy:8080", "NO_PROXY": "*"}, "*"),
     ],
 )
 def test_behind_a_proxy_this_machines_own_servers_are_asked_directly(monkeypatch, installer, set_, then):

@@ -36,6 +36,16 @@ ANSWERS = {"chosen": "good", "rejected": "bad"}
 MESSAGES = {name: [{"role": "assistant", "content": text}] for name, text in ANSWERS.items()}
 FORMS = {
     "sharegpt": {"conversations": [said("human", "q")], "chosen": said("gpt", "good"), "rejected": said("gpt", "bad")},
+    "speakers by other names": {
+        "conversations": [said("用户", "q")],
+        "chosen": said("GPT", "good"),
+        "rejected": said("助手", "bad"),
+    },
+    "as Arrow fills it": {
+        "prompt": [said("human", "q") | {"role": None, "content": None}],
+        "chosen": [{"role": "assistant", "content": "good", "from": None, "value": None}],
+        "rejected": "bad",
+    },
     "texts": {"prompt": "q", **ANSWERS},
     "messages": {"prompt": ASKED, **MESSAGES},
     "whole conversations": {name: ASKED + answer for name, answer in MESSAGES.items()},

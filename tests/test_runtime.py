@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -187,3 +188,10 @@ def test_a_required_secret_says_where_to_set_it(monkeypatch, capsys, fake, place
 
 def test_ipython_shows_the_text_without_a_traceback():
     assert runtime.NotEnough("too small")._render_traceback_() == ["NotEnough: too small"]
+
+
+def test_several_writers_of_one_file_do_not_meet(tmp_path):
+    texts = [str(number) * 10_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: [runtime.write_text(tmp_path / "summary.json", text) for _ in range(50)], texts))
+    assert (tmp_path / "summary.json").read_text() in texts and len(list(tmp_path.iterdir())) == 1

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -91,6 +92,19 @@ def test_a_command_that_ends_by_itself_hands_on_its_exit_code_and_nothing_else_i
     assert process.wait(timeout=30) == code
     guard.stop(process)
     assert log.read_text(encoding="utf-8") == "done\n"
+
+
+@pytest.mark.interruption
+@pytest.mark.parametrize("how", [lambda process: process.terminate(), lambda process: process.stdin.close()])
+def test_a_command_that_is_cut_off_never_counts_as_done(tmp_path, how):
+    process = guard.start(
+        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"], tmp_path / "log", os.environ
+    )
+    while not (tmp_path / "log").read_bytes():
+        time.sleep(0.05)
+    how(process)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    guard.stop(process)
 
 
 def test_with_stops_when_the_block_fails(vllm):

@@ -5,6 +5,7 @@ Deterministic: the same sources give the same bytes.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -222,4 +223,12 @@ def _compare(course: Course, texts: dict[Path, str]) -> list[tuple[Path, str]]:
         elif path.read_text(encoding="utf-8") != text:
             found.append((path, "differs from what lessons/ builds"))
     there = sorted((course.root / "notebooks").glob("*/*.ipynb"))
-    return found + [(path, "belongs to no lesson") for path in there if path not in texts]
+    return found + [(path, "belongs to no lesson") for path in there if path not in texts and _is_built(path)]
+
+
+def _is_built(path: Path) -> bool:
+    """Whether the build wrote this notebook, under this name; a copy, or one of somebody's own, is not to be removed."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["course"]["lesson"] == path.stem
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -19,10 +19,10 @@ def examine(course: Course) -> Iterator[Finding]:
     """All findings, cheap ones first; no line raises."""
     yield checkup.python()
     yield from packages()
-    yield checkup.memory()
-    yield checkup.disk(course.root)
-    yield checkup.gpu()
-    yield checkup.hub()
+    yield checkup.guarded("memory", checkup.memory)
+    yield checkup.guarded("disk", lambda: checkup.disk(course.root))
+    yield checkup.guarded("GPU", checkup.gpu)
+    yield checkup.guarded("hub", checkup.hub)
     yield from map(checkup.secret, checkup.SECRETS)
     yield repository(course)
 

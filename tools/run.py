@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator, papermill_translators
@@ -84,6 +85,8 @@ def run(course: Course, lesson: Lesson, language: str, values: dict[str, Any], f
         )
     except PapermillExecutionError as error:
         failure = f"Cell {error.exec_count} failed:\n\n{_indent(error.source)}\n\n{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        failure = "The kernel died, most likely for want of memory. What it had done until then is in the notebook."
     finally:
         seconds = time.perf_counter() - began
         source.unlink()
@@ -135,7 +138,7 @@ def parse_settings(lesson: Lesson, settings: list[str]) -> dict[str, Any]:
                 pass  # value_fault says what was wanted
             if fault := value_fault(value, real):
                 raise LessonError(f"--set {setting}: {fault}")
-        elif os.sep in text and Path(text).exists():
+        elif Path(text).is_file() or os.sep in text and Path(text).exists():
             value = str(Path(text).resolve())  # the notebook changes into the course's folder
         values[name] = value
     return values

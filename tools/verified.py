@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
+from helpers.runtime import write_text
 from tools.bench.records import PACKAGES, versions
 
 FILE = Path("benchmarks") / "verified.json"
@@ -89,13 +90,12 @@ def record(
     }
     path = root / FILE
     lock = root / "outputs" / "verified.lock"
-    for folder in (path.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+    lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):  # several notebooks end at once
         kept = [old for old in entries(root) if any(old[key] != entry[key] for key in KEY)]
         rows = sorted([*kept, entry], key=lambda row: [row[key] for key in KEY])
         lines = ",\n ".join(json.dumps(row) for row in rows)
-        path.write_text(f"[\n {lines}\n]\n", encoding="utf-8")
+        write_text(path, f"[\n {lines}\n]\n")
 
 
 def newest(root: Path, lesson: str, language: str | None = None) -> dict[str, Any] | None:

@@ -56,11 +56,10 @@ def _message(turn: object, where: str) -> Message:
         match = SPEAKER.match(turn)
         speaker, content = (match[1], turn[match.end() :]) if match else (None, turn)
     elif isinstance(turn, Mapping):
-        speaker = turn.get("role", turn.get("from"))
-        content = turn.get("content", turn.get("value"))
+        speaker, content = spoken(turn)
     else:
         raise DataError(f"{where}: is a {type(turn).__name__}, neither a text nor an object. Repair or delete the row.")
-    role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
+    role = role_of(speaker)
     if role is None:
         begins = repr(turn[:20]) if isinstance(turn, str) else repr(speaker)
         raise DataError(
@@ -69,6 +68,17 @@ def _message(turn: object, where: str) -> Message:
     if content is not None and not isinstance(content, str):
         raise DataError(f"{where}: its text is a {type(content).__name__}. Write a text, or delete the row.")
     return {"role": role, "content": (content or "").strip()}
+
+
+def spoken(turn: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Speaker and text of a turn with `role` and `content`, or `from` and `value`; Arrow fills what is absent by None."""
+    speaker = turn.get("from") if turn.get("role") is None else turn["role"]
+    return speaker, turn.get("value") if turn.get("content") is None else turn["content"]
+
+
+def role_of(speaker: Any) -> str | None:
+    """The role that a speaker's name stands for; None for an unknown one."""
+    return ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
 
 
 def tidy(dialogues: Iterable[tuple[int, Sequence[Message]]], source: str) -> Iterator[tuple[int, list[Message]]]:

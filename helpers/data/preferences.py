@@ -6,11 +6,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from helpers.data.conversations import ROLES, Message, role_of, spoken
 from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
-Message = dict[str, str]
-
-SPEAKERS = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
 FORMS = (
     "conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole conversations)"
     ", question + response_chosen + response_rejected, or instruction + chosen + rejected"
@@ -94,12 +92,12 @@ def _messages(turns: Any, place: str, field: str) -> list[Message]:
         raise DataError(f"{place}: {field!r} is no list of messages. Known forms: {FORMS}.")
     messages = []
     for turn in turns:
-        speaker, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        if speaker not in SPEAKERS:
-            raise DataError(f"{place}: unknown speaker {speaker!r} in {field!r}. Known: {', '.join(SPEAKERS)}.")
+        speaker, text = spoken(turn)
+        if (role := role_of(speaker)) is None:
+            raise DataError(f"{place}: unknown speaker {speaker!r} in {field!r}. Known: {', '.join(ROLES)}.")
         if not isinstance(text, str):
             raise DataError(f"{place}: a message of {speaker!r} in {field!r} has no text. Add it, or delete the row.")
-        messages.append(_message(SPEAKERS[speaker], text))
+        messages.append(_message(role, text))
     return messages
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from helpers import launch
+from helpers.runtime import write_text
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 
@@ -94,10 +95,16 @@ def apart(module: str, *arguments: str, gpu: str | None = None) -> dict[str, Any
 
 
 def random_weights(name: str, folder: str) -> None:
-    """Write the checkpoint of `tools.bench.weights` if it is not there, from a process that gives the memory back."""
+    """Write the checkpoint of `tools.bench.weights` if it is not there, from a process that gives the memory back.
+
+    One that was cut off is written anew; a second bench waits for the first.
+    """
     code = f"from pathlib import Path; from tools.bench import weights; weights.write({name!r}, Path({folder!r}))"
-    if not Path(folder, "config.json").exists():
-        subprocess.run([sys.executable, "-c", code], check=True)
+    whole = Path(folder, "whole")
+    with FileLock(f"{folder}.lock"):
+        if not whole.exists():
+            subprocess.run([sys.executable, "-c", code], check=True)
+            whole.touch()
 
 
 @contextmanager
@@ -113,8 +120,7 @@ def scratch(folder: Path | None) -> Iterator[str]:
 
 def save(record: dict[str, Any], path: Path) -> None:
     """Write after every side: a bench that is cut off keeps what it has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def run_sides(

@@ -197,13 +197,11 @@ def main() -> int:
         print("\n" + json.dumps(measure(case, options.weights / case.model)))
         return 0
     chosen = [case for case in cases() if not options.only or re.search(options.only, json.dumps(asdict(case)))]
-    folder = options.weights or Path(tempfile.mkdtemp())
-    missing = sorted(name for name in {case.model for case in chosen} if not (folder / name).is_dir())
     record = records.new("peak GPU memory", "random weights", "GiB allocated by torch; the CUDA context comes on top")
-    with ThreadPoolExecutor(options.side_by_side) as pool:
-        list(pool.map(lambda name: records.random_weights(name, str(folder / name)), missing))
+    with records.scratch(options.weights) as folder, ThreadPoolExecutor(options.side_by_side) as pool:
+        list(pool.map(lambda name: records.random_weights(name, f"{folder}/{name}"), {case.model for case in chosen}))
         sides = pool.map(
-            lambda case: records.apart("tools.bench.vram", json.dumps(asdict(case)), "--weights", str(folder)), chosen
+            lambda case: records.apart("tools.bench.vram", json.dumps(asdict(case)), "--weights", folder), chosen
         )
         for row in filter(None, sides):
             record["rows"].append(row)

@@ -357,6 +357,16 @@ def test_balanced_takes_as_many_of_each_and_none_twice(values, seed):
     assert drawn["id"][:] == balanced(dataset, "kind", seed=seed)["id"][:]
 
 
+@pytest.mark.bad_input
+@pytest.mark.parametrize("values", [["a", None, "b"], []])
+def test_rows_that_cannot_be_balanced_are_counted(values):
+    from datasets import Dataset, Features, Value
+
+    dataset = Dataset.from_dict({"kind": values}, features=Features({"kind": Value("string")}))
+    with pytest.raises(DataError, match=f"{values.count(None)} of {len(values)} rows have no 'kind'"):
+        balanced(dataset, "kind")
+
+
 def test_balanced_draws_by_seed_and_shuffles():
     from datasets import Dataset
 

@@ -136,9 +136,15 @@ def _pieces(dataset: Dataset, template: str) -> tuple[list[tuple[str, str | None
 
 
 def balanced(dataset: Dataset, column: str, seed: int = 0) -> Dataset:
-    """As many rows of each value of `column` as the rarest value has, drawn with `seed` and shuffled."""
+    """As many rows of each value of `column` as the rarest value has, drawn with `seed` and shuffled.
+
+    Raises `DataError` where rows have no value there, or there are no rows.
+    """
     rng = np.random.default_rng(seed)
-    values = dataset.with_format("arrow")[column][:].dictionary_encode()
+    values = dataset.with_format("arrow")[column][:]
+    if values.null_count or not len(dataset):
+        raise DataError(f"{values.null_count} of {len(dataset)} rows have no {column!r} to balance by. Filter them out.")
+    values = values.dictionary_encode()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in values.unify_dictionaries().chunks])
     groups = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     size = min(map(len, groups))

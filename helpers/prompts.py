@@ -111,11 +111,12 @@ MEDICAL_O1_ZH = """\
 MEDICAL_O1 = {"en": MEDICAL_O1_EN, "zh": MEDICAL_O1_ZH}
 
 
-def as_chat_template(prompt: str, thinking: str = "") -> str:
+def as_chat_template(prompt: str, bos_token: str | None = None, thinking: str = "") -> str:
     """A Jinja chat template that asks in this layout: a tokenizer saved with it takes the layout along.
 
     `prompt` is a filled template with `{question}` where the question stands, such as `medical_zh("{question}")`. Its
     end `thinking` opens the answer that is to be written and stands before no earlier one (`<think>` and a line break).
+    `bos_token` is the tokenizer's, None for one that writes none: llama.cpp knows one of every model.
     No layout of the course was trained with a system message; one that is given comes first, and an empty line.
     Raises PromptMismatch where the prompt has no such place, or another end.
     """
@@ -128,7 +129,7 @@ def as_chat_template(prompt: str, thinking: str = "") -> str:
         return "{{ " + json.dumps(what, ensure_ascii=False) + " }}"
 
     return (
-        "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}"
+        f"{'{{ bos_token }}' if bos_token else ''}{{% for message in messages %}}"
         f"{{% if message['role'] == 'user' %}}{text(before)}{{{{ message['content'] }}}}"
         f"{{% elif message['role'] == 'assistant' %}}{text(after.removesuffix(thinking))}{{{{ message['content'] }}}}"
         "{{ eos_token }}"

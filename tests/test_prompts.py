@@ -44,7 +44,7 @@ def layout(request):
     """How a lesson asks, and a tokenizer that was saved with that layout."""
     ask, thinking = LAYOUTS[request.param]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<eos>")
-    tokenizer.chat_template = prompts.as_chat_template(ask("{question}"), thinking)
+    tokenizer.chat_template = prompts.as_chat_template(ask("{question}"), thinking=thinking)
     return ask, tokenizer
 
 
@@ -74,14 +74,14 @@ def test_a_chat_template_of_the_course_goes_into_a_modelfile(layout):
 
 def test_a_chat_template_begins_with_the_token_that_begins_a_text():
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), bos_token="<bos>", eos_token="<eos>")
-    tokenizer.chat_template = prompts.as_chat_template(prompts.medical_zh("{question}"))
+    tokenizer.chat_template = prompts.as_chat_template(prompts.medical_zh("{question}"), tokenizer.bos_token)
     user = [{"role": "user", "content": "痛"}]
     assert tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True) == (
         "<bos>" + prompts.medical_zh("痛")
     )
 
 
-@pytest.mark.parametrize("given", [("no place", ""), (prompts.medical_zh("{question}"), "<think>\n")])
-def test_a_layout_that_is_none_is_refused(given):
+@pytest.mark.parametrize(("prompt", "thinking"), [("no place", ""), (prompts.medical_zh("{question}"), "<think>\n")])
+def test_a_layout_that_is_none_is_refused(prompt, thinking):
     with pytest.raises(prompts.PromptMismatch, match="must hold {question}"):
-        prompts.as_chat_template(*given)
+        prompts.as_chat_template(prompt, thinking=thinking)

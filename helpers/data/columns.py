@@ -143,7 +143,9 @@ def balanced(dataset: Dataset, column: str, seed: int = 0) -> Dataset:
     rng = np.random.default_rng(seed)
     values = dataset.with_format("arrow")[column][:]
     if values.null_count or not len(dataset):
-        raise DataError(f"{values.null_count} of {len(dataset)} rows have no {column!r} to balance by. Filter them out.")
+        raise DataError(
+            f"{values.null_count} of {len(dataset)} rows have no {column!r} to balance by. Filter them out."
+        )
     values = values.dictionary_encode()
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in values.unify_dictionaries().chunks])
     groups = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]

@@ -394,18 +394,19 @@ report.side_by_side(table[:6])
 #
 # ## 9 · Save
 #
-# Lesson 01 loads such a folder in a fresh process; the same lines do it here.
+# Lesson 01 loads such a folder in a fresh process; the same lines do it here. The tokenizer takes the template along as its *chat template*: whoever loads the folder, lesson 10's server too, then asks in the words that were trained.
 
 # %% [markdown] lang="zh"
 # 光看分数不够，要一条条读：回答说的是不是**这个**问题里的症状？医生肯不肯在上面签字？分数答不了这个问题，所以这里的东西一律不能用在病人身上。
 #
 # ## 9 · 保存
 #
-# 怎样在全新进程里加载它，第 01 课写过，原样照搬就行。
+# 怎样在全新进程里加载它，第 01 课写过，原样照搬就行。模板也存进分词器，作为它的**聊天模板**：以后不管谁加载这个文件夹（比如第 10 课的服务），问法都和训练时一样。
 
 # %%
 from pathlib import Path
 
+tokenizer.chat_template = prompts.as_chat_template(prompts.medical_zh("{question}"), tokenizer.bos_token)
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
 with export.replacing(adapter) as folder:  # whole, or not at all
     model.save_pretrained(folder)
@@ -437,12 +438,12 @@ report.summary(
 # |---|---|---|
 # | `UnicodeDecodeError` in the middle of a file | the encoding was guessed from its first lines | decode all of it strictly: `read_medical_csv` |
 # | answers full of �, or of the same three odd characters again and again | the data was decoded with `errors="replace"`, then saved | the characters are gone; fetch the files again |
-# | the report drops half of the rows | a quotation mark is not closed, or another column is meant | look at the rows it names |
+# | `DataError`: `wrong number of fields, or a quotation mark that is never closed` | more than 5 % of a file's rows cannot be read | mend the row that it names: a text with commas or quotation marks stands in `"…"` |
 # | held-out scores are too good to be true | the same rows in training and held-out data | remove repetitions before you split |
 # | ROUGE-L rises, answers are useless | every answer has the same opening and closing phrase | read them; score without the phrases |
 # | after training it answers any question as a doctor | it has seen nothing else | mix in general instructions (lesson 11) |
 #
-# **Now you:** set `BALANCED = False` and run again. Which department's questions lose, which win? Then set `RESPONSES_ONLY = False`: what happens to the held-out loss, and why can you not compare it with the one before?
+# **Now you:** set `BALANCED = False` and run again: compare the counts of section 3, and those of the questions asked (`pd.Series(asked["department"][:]).value_counts()`). Why may the scores of the two runs not be compared? Then set `RESPONSES_ONLY = False`: what happens to the held-out loss, and why can you not compare it with the one before?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -451,9 +452,9 @@ report.summary(
 # |---|---|---|
 # | 读到文件中间才报 `UnicodeDecodeError` | 编码是看开头几行猜的 | 整个文件严格解码：`read_medical_csv` |
 # | 回答里有 � 或「锟斤拷」 | 数据曾用 `errors="replace"` 解码后又存了一遍 | 字已经丢了，重新下载原文件 |
-# | 报告里一半的行被丢掉 | 有引号没闭合，或者列名对不上 | 去看它指出的那几行 |
+# | 报 `DataError`：`wrong number of fields, or a quotation mark that is never closed` | 文件里超过 5 % 的行读不成行 | 去改它指出的那一行：带逗号或引号的文字要放进 `"…"` |
 # | 留出数据的分数好得离谱 | 同一条既在训练集又在留出集 | 先去重，再切分 |
 # | ROUGE-L 涨了，回答却没用 | 每条回答的开头结尾都是同一句客套话 | 逐条读；去掉套话再算分 |
 # | 训练后问什么都像在看病 | 它只见过看病 | 掺一些通用指令数据（第 11 课） |
 #
-# **轮到你了**：把 `BALANCED` 设成 `False` 再跑一遍，哪个科的问题答得更差，哪个更好？再把 `RESPONSES_ONLY` 设成 `False`：留出损失变成多少？为什么不能拿它和原来的比？
+# **轮到你了**：把 `BALANCED` 设成 `False` 再跑一遍：比一比第 3 节各科的行数，再数数提问里各科占几道（`pd.Series(asked["department"][:]).value_counts()`）。为什么两次的分数不能比？再把 `RESPONSES_ONLY` 设成 `False`：留出损失变成多少？为什么不能拿它和原来的比？

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# A reasoning model thinks aloud before it answers: `<think> … </think>`, then the answer. DeepSeek-R1's small copies do so at length, and waver. Here you train one on 500 medical questions whose thoughts go straight to the point, and *measure* what changes: the form, the length of the thinking, and whether the answers are right. These are three different things.
+# A reasoning model thinks aloud before it answers: `<think> … </think>`, then the answer. DeepSeek-R1's small copies do so at length, and waver. Here you train one on 500 medical questions whose thoughts are one connected text that ends in an answer, and *measure* what changes: the form, the length of the thinking, and whether the answers are right. These are three different things.
 #
 # **For** those who know lesson 01.
 # **At the end you have** an adapter, a table of before and after on held-out questions, a check that catches the commonest fault of such fine-tunes, and the run's curves in a tracking tool.
@@ -7,7 +7,7 @@
 # The data are exercises. Nothing here is medical advice, and a model trained like this must not give any.
 
 # %% [markdown] lang="zh"
-# 推理模型会先把思考过程写出来，再给答案：`<think> … </think>`，然后才是正文。DeepSeek-R1 蒸馏出来的小模型就是这样，只是想得又长又绕。这一课拿几百道医学题来训练它，题目的思考过程条理清楚、直奔结论。训练前后**量三样东西**：格式对不对，想了多长，答案对不对。这三样是三回事。
+# 推理模型会先把思考过程写出来，再给答案：`<think> … </think>`，然后才是正文。DeepSeek-R1 蒸馏出来的小模型就是这样，只是想得又长又绕。这一课拿几百道医学题来训练它，题目的思考过程是一段连贯的文字，想完就落到答案上。训练前后**量三样东西**：格式对不对，想了多长，答案对不对。这三样是三回事。
 #
 # **适合谁**：学过第 01 课的人。
 # **学完你会得到**：一个适配器；一张留出题上的前后对照表；一个检查函数，专抓这类微调最常犯的错；以及存进实验追踪工具里的训练曲线。
@@ -411,16 +411,18 @@ report.side_by_side(table)
 # %% [markdown] lang="en"
 # ## 9 · Save
 #
-# Lesson 06 takes this adapter on: merged, as GGUF, in llama.cpp and Ollama.
+# Lesson 06 takes this adapter on: merged, as GGUF, in llama.cpp and Ollama. None of them knows `to_text`; they ask by the tokenizer's *chat template*. R1's is another layout than the one trained here, so ours takes its place.
 
 # %% [markdown] lang="zh"
 # ## 9 · 保存
 #
-# 第 06 课接着用这个适配器：合并、转成 GGUF，放进 llama.cpp 和 Ollama。
+# 第 06 课接着用这个适配器：合并、转成 GGUF，放进 llama.cpp 和 Ollama。它们都不认识 `to_text`，提问靠分词器自带的**聊天模板**。R1 那个模板和这里训练的版式不是一回事，所以换成我们的。
 
 # %%
 from pathlib import Path
 
+asked = prompts.medical_o1("{question}", language=LANGUAGE)
+tokenizer.chat_template = prompts.as_chat_template(asked, tokenizer.bos_token, thinking="<think>\n")
 adapter = Path(OUTPUT_DIR, "adapter").resolve()
 with export.replacing(adapter) as folder:  # whole, or not at all
     model.save_pretrained(folder)
@@ -459,7 +461,7 @@ report.summary(
 # | `<think>` twice in the output | the prompt ends with it and the model writes it again (chat templates add it, too) | choose one place for it |
 # | format perfect, answers no better | form is easy to learn, knowledge is not | measure both; more and better data, not more steps |
 # | out of memory after a few steps | a long row came up | lower `MAX_SEQ_LENGTH` and look at the plot above for what that costs |
-# | W&B asks for a login and the cell hangs | online without a key | `UPLOAD = False`, or set the secret `WANDB_API_KEY` |
+# | `MissingSecret: the secret WANDB_API_KEY is not set` | `UPLOAD = True` without a key | set the secret, or `UPLOAD = False` |
 #
 # **Now you:** set `DROP_TOO_LONG = False` and `MAX_SEQ_LENGTH` to half. Which figure suffers first, the format or the agreement?
 
@@ -473,6 +475,6 @@ report.summary(
 # | 输出里有两个 `<think>` | 提示词结尾已经有一个，模型又写了一个（对话模板有时也会加） | 只在一处加 |
 # | 格式全对，答案没变好 | 格式好学，知识难学 | 两样都要量；该加的是好数据，不是步数 |
 # | 训了几步突然显存不够 | 轮到了一条很长的样本 | 调小 `MAX_SEQ_LENGTH`，并对照上面的图看代价 |
-# | W&B 要求登录，单元格卡住 | 在线模式却没有密钥 | `UPLOAD = False`，或者设置密钥 `WANDB_API_KEY` |
+# | 报 `MissingSecret`，点名 `WANDB_API_KEY` | `UPLOAD = True` 却没有密钥 | 设置这个密钥，或者 `UPLOAD = False` |
 #
 # **轮到你了**：把 `DROP_TOO_LONG` 设成 `False`，`MAX_SEQ_LENGTH` 减半，重新跑。先变差的是格式，还是答案？

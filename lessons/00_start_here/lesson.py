@@ -100,10 +100,10 @@ parts = pd.DataFrame({name: vars(vram.estimate_vram(PLAN, **how)) for name, how 
 parts.round(2)
 
 # %% [markdown] lang="en"
-# Read the columns downwards. `total` is the peak, not the sum: gradients arrive as activations leave. A rule of thumb stands in the last rows: training all of a model in 16 bits takes 4 to 5 times as much as running it; with 32-bit weights and moments (mixed precision, 16 bytes a parameter and a passing copy), 9 to 10 times.
+# Read the columns downwards. `total` is the peak, not the sum: gradients arrive as activations leave. A rule of thumb stands in the last two lines that the next cell prints: training all of a model in 16 bits takes 4 to 5 times as much as running it; with 32-bit weights and moments (mixed precision, 16 bytes a parameter and a passing copy), 9 to 10 times.
 
 # %% [markdown] lang="zh"
-# 竖着看。`total` 是峰值，不是各项之和：梯度来的时候，激活值正好在走。经验法则就在最后几行：16 位全量微调的显存是推理的 4 到 5 倍；混合精度（权重和动量都是 32 位，每个参数 16 字节，更新时还要一份临时副本）则是 9 到 10 倍。
+# 竖着看。`total` 是峰值，不是各项之和：梯度来的时候，激活值正好在走。经验法则就在下一格打印的最后两行：16 位全量微调的显存是推理的 4 到 5 倍；混合精度（权重和动量都是 32 位，每个参数 16 字节，更新时还要一份临时副本）则是 9 到 10 倍。
 
 # %%
 ratio = parts.loc["total"] / parts.loc["total", "inference"]

@@ -22,12 +22,12 @@
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 课程自带一张表，配 120 张画出来的仪表盘；想用中文的提示词和标注，把 `DATASET` 换成 `odometer_zh.xlsx`。要用自己的照片，就做一张表，列名是 `id`、`prompt`、`image`、`response`，把路径填在这里。
+# 课程自带一张表，配 120 张画出来的仪表盘；想用中文的提示词和标注，把 `DATASET` 换成 `data_samples/odometer/odometer_zh.xlsx`。要用自己的照片，就做一张表，列名是 `id`、`prompt`、`image`、`response`，把路径填在这里。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-VL-3B-Instruct"  # Hub name, folder, or nano/qwen2_5_vl
 MODEL_SOURCE = "huggingface"  # or "modelscope"
-DATASET = "data_samples/odometer/odometer_en.xlsx"  # or odometer_zh.xlsx, or a sheet of yours
+DATASET = "data_samples/odometer/odometer_en.xlsx"  # or odometer_zh.xlsx beside it, or a sheet of yours
 TRUTH = "data_samples/odometer/truth.json"  # "": nobody knows better than the labels
 OUTPUT_DIR = "outputs/05_qwen2_5_vl_odometer"
 MAX_IMAGE_TOKENS = 512  # a larger picture is made smaller

@@ -19,14 +19,14 @@
 #
 # `CAPS` are the budgets at which thinking is cut, in tokens; `WAITS` how many ends are suppressed. Be modest in what you expect of 1.5 billion parameters: s1 saw its gains at 32 billion.
 #
-# With `FAST_INFERENCE = True` vLLM writes all the thoughts; the cells stay the same.
+# With `FAST_INFERENCE = True` vLLM writes what `generate_with_budget` asks for; the plain answers of section 5 and the loop by hand stay with `generate`. The cells stay the same.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
 # `CAPS` 是掐断思考的几档预算（token 数）；`WAITS` 是要拦下几次「想完了」。15 亿参数的模型别期望太高：s1 的提升是在 320 亿参数上看到的。
 #
-# `FAST_INFERENCE = True` 时，思考全部由 vLLM 来写，代码一格不改。
+# `FAST_INFERENCE = True` 时，`generate_with_budget` 改由 vLLM 来写；第 5 节的直接作答和手写的那段循环仍用 `generate`。代码一格不改。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit"  # Hub name, folder, or nano/qwen2-running
@@ -663,7 +663,7 @@ report.summary(
 # | vLLM answers as before training | the request names no adapter | `model.load_lora(folder)`, passed as `lora_request` |
 # | vLLM overlooks the delimiter | special tokens are left out of its text | `skip_special_tokens=False`, as `generate_with_budget` sets it |
 #
-# **Now you:** put a word of your choice in place of "Wait" (`OTHER_WORD`), then ask for eight waits. Where does the curve turn down, and what do the thoughts look like there?
+# **Now you:** put a word of your choice in place of "Wait" (`OTHER_WORD`), then add 8 to `WAITS`. Where does the curve turn down, and what do the thoughts look like there?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -679,4 +679,4 @@ report.summary(
 # | vLLM 的回答和训练前一样 | 请求里没写适配器 | `model.load_lora(文件夹)`，作为 `lora_request` 传进去 |
 # | vLLM 认不出结束符 | 它的文本里去掉了特殊 token | `skip_special_tokens=False`，`generate_with_budget` 已经这样设了 |
 #
-# **轮到你了**：把 `OTHER_WORD` 换成你想试的词，再把「Wait」加到八次。曲线从哪里开始往下掉？那时候的思考写成了什么样？
+# **轮到你了**：把 `OTHER_WORD` 换成你想试的词，再往 `WAITS` 里加一个 8。曲线从哪里开始往下掉？那时候的思考写成了什么样？

@@ -6,7 +6,7 @@
 #
 # The medical answers are an exercise, not advice.
 #
-# parameters → machine → data → load → before → by hand → quantize → after → serve.
+# parameters → machine → load → data → before → by hand → quantize → after → serve.
 
 # %% [markdown] lang="zh"
 # 模型训好了，留在笔记本里只能自己用。这一课把它变成一个服务：体积压到三分之一左右，接口和 OpenAI 的一样，很多人可以同时问。每一步都要实测，因为每一步都可能丢质量、丢速度。
@@ -16,7 +16,7 @@
 #
 # 里面的问诊内容只是练习，不是医疗建议。
 #
-# 参数 → 机器 → 数据 → 加载 → 量化前 → 手算 → 量化 → 量化后 → 部署。
+# 参数 → 机器 → 加载 → 数据 → 量化前 → 手算 → 量化 → 量化后 → 部署。
 
 # %% [markdown] lang="en"
 # ## 1 · Parameters
@@ -51,7 +51,7 @@ SERVER_OPTIONS = {"max-model-len": 2048, "gpu-memory-utilization": 0.4}
 ONE_AT_A_TIME = {"max-model-len": 2048, "gpu-memory-utilization": 0.4, "max-num-seqs": 1}
 AT_ONCE = [1, 2, 4, 8, 16]  # requests under way
 REQUESTS = 64  # at each of these levels
-PUBLIC = False  # True: the chat page gets a public address, for 72 hours
+PUBLIC = False  # True: the chat page gets a public address, for a week at most
 SEED = 3407
 VRAM_GB = 12
 DISK_GB = 20

@@ -414,10 +414,10 @@ chosen["CaR"] = selection.cluster_and_rank(quality, clusters, size=size, overall
 print(f"CaR: {len(chosen['CaR'])} rows, from {len(set(clusters[chosen['CaR']]))} of {clusters.max() + 1} clusters")
 
 # %% [markdown] lang="en"
-# And the rivals that cost nothing: three random tenths, the longest answers, and a random tenth of what is left when every check has thrown out its worst: near copies, odd lengths, IFD above 1, the lowest third by reward.
+# And rivals without a method. Three random tenths and the longest answers cost nothing. The last one, `checked, random`, uses the scores that are there by now: a random tenth of what is left when every check has thrown out its worst, near copies, odd lengths, IFD above 1 and the lowest third by reward.
 
 # %% [markdown] lang="zh"
-# 再请几个不花钱的对手：三份随机的一成；答案最长的一成；还有「筛过再随机」：近似重复、长度异常、IFD 大于 1、奖励最低的三分之一统统去掉，剩下的随机抽。
+# 再请几个不讲方法的对手。三份随机的一成、答案最长的一成，都不花钱；最后一个「筛过再随机」（`checked, random`）用的是前面算好的分数：近似重复、长度异常、IFD 大于 1、奖励最低的三分之一统统去掉，剩下的随机抽。
 
 # %%
 rng = np.random.default_rng(SEED)

@@ -399,9 +399,13 @@ llamafactory.loss_plot({"1 · pre-training": pt, "2 · SFT": sft, "4 · DPO": dp
 
 # %% [markdown] lang="en"
 # ## 8 · After training
+#
+# **Stage 5, merge again:** DPO's adapter goes into the weights, as SFT's did in stage 3. Then the same questions for the third time.
 
 # %% [markdown] lang="zh"
 # ## 8 · 训练之后
+#
+# **第五阶段：再合并一次。** 和第三阶段一样，把 DPO 的适配器并进权重，然后拿同一批问题问第三遍。
 
 # %%
 final = llamafactory.run(factory, "export", merge("5_final", merged.folder, dpo.folder))
@@ -449,7 +453,7 @@ gptq = llamafactory.run(factory, "export", gptq_yaml)
 # Look into its `config.json` before you pass the model on: the calibration text is in there, token by token. With real patients' questions that would be a leak. And here one names the kernel that multiplies the 4-bit matrices.
 
 # %% [markdown] lang="zh"
-# 模型交出去之前，先看一眼它的 `config.json`：校准文本一个 token 不落地写在里面。要是真实患者的提问，这就是泄密。另外，4 比特矩阵用哪个内核来乘，也写在这里。
+# 模型交出去之前，先看一眼它的 `config.json`：校准文本原样写在里面，一个 token 都没少。要是真实患者的提问，这就是泄密。另外，4 比特矩阵用哪个内核来乘，也写在这里。
 
 # %%
 config_file = gptq.folder / "config.json"

@@ -589,13 +589,13 @@ report.summary(
 # | it hangs in the middle | one process left the others: an `if rank == 0:` around something that all must call | every `all_reduce` must be met by all; saving a sharded model too |
 # | `Duplicate GPU detected` | two processes on one card | `--nproc-per-node` at most the number of GPUs |
 # | loss differs from one process from the first step | other rows, or means of means | sections 5 and 6, with `DTYPE = "float32"` |
-# | loss falls more slowly with more GPUs | the step has grown with them | share the accumulation, or raise the learning rate with it |
+# | with more GPUs the loss is higher after the same number of rows (by steps it looks better) | the step has grown with them | share the accumulation, or raise the learning rate with it |
 # | out of memory with two GPUs, not with one | the process sees both cards and puts things on the first | one process a GPU; look at `nvidia-smi` |
 # | after a restart it begins at step 0 | another `OUTPUT_DIR` on another host | checkpoints belong on storage that all hosts share |
 #
 # What comes after one host (data from an object store, checkpoints, preemption, cost) stands on a page of its own, `after_one_host.en.md`, beside the reading.
 #
-# **Now you:** set `GRADIENT_ACCUMULATION = 8` and compare again. Then leave `share` out of `train.py`, give it `--gradient-accumulation 4`, and look at the curve of two processes. What has changed, and which setting would have to change with it?
+# **Now you:** set `GRADIENT_ACCUMULATION = 8` and compare again. Then delete the line with `launch.share` from the `train.py` in `OUTPUT_DIR` (without section 3, which would write the file anew) and run the cell of the two processes once more: each now takes all 8 turns. What has changed, and which setting would have to change with it?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -606,10 +606,10 @@ report.summary(
 # | 跑到一半卡住 | 有进程掉队：把人人都得调用的东西写进了 `if rank == 0:` | 每个 `all_reduce` 都得所有进程到齐；保存分片模型也一样 |
 # | `Duplicate GPU detected` | 两个进程挤一块卡 | `--nproc-per-node` 不要超过卡数 |
 # | 从第一步起损失就和单进程不同 | 看到的行不同，或者求了平均的平均 | 设 `DTYPE = "float32"`，对照第 5、6 节 |
-# | 卡越多，损失降得越慢 | 一步的量跟着变大了 | 分摊梯度累积；不然就相应调大学习率 |
+# | 卡多了，看过同样多的数据，损失反而更高（按步数看倒更好） | 一步的量跟着变大了 | 分摊梯度累积；不然就相应调大学习率 |
 # | 一块卡够，两块卡反而显存不够 | 进程看得见两块卡，把东西都放到了第一块 | 一个进程一块卡；看看 `nvidia-smi` |
 # | 重启后又从第 0 步开始 | 不同机器上的 `OUTPUT_DIR` 不是同一个地方 | 检查点要放在所有机器共享的存储上 |
 #
 # 一台机器之后的事（从对象存储读数据、检查点、抢占、成本）另有一页，`after_one_host.zh.md`，和讲解放在一起。
 #
-# **轮到你了**：把 `GRADIENT_ACCUMULATION` 设成 8，再比一遍。然后从 `train.py` 里去掉 `share`，给它 `--gradient-accumulation 4`，看看双进程的曲线。变的是什么？还有哪个设置应该跟着变？
+# **轮到你了**：把 `GRADIENT_ACCUMULATION` 设成 8，再比一遍。然后打开 `OUTPUT_DIR` 里的 `train.py`，删掉 `launch.share` 那一行（别重跑第 3 节，它会把文件重写一遍），再跑一次双进程那格：现在每个进程都要走满 8 个小批。变的是什么？还有哪个设置应该跟着变？

@@ -4,6 +4,7 @@ import base64
 import re
 import threading
 import types
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -73,39 +74,37 @@ def test_gpu_memory_that_another_program_holds(monkeypatch):
         assert "float16" in finding.seen and "550.54" in finding.seen
 
 
-@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (503, "note")])
-def test_a_hub_that_answers(monkeypatch, status, verdict):
+@contextmanager
+def hub_that_answers(status):
+    """A Hub on this machine that answers one request: its port, and what the request said of who asks."""
+
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.headers["Authorization"])
             self.send_response(status)
             self.end_headers()
 
         def log_message(self, *arguments):
             pass
 
+    asked = []
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
+        yield server.server_port, asked
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (503, "note")])
+def test_a_hub_that_answers(monkeypatch, status, verdict):
+    with hub_that_answers(status) as (port, asked):
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}/")
         finding = checkup.hub()
-    assert finding.verdict == verdict
+    assert finding.verdict == verdict and asked == [None]
     assert ("answers after" if verdict == "ok" else "answers with 503") in finding.seen
 
 
 def test_a_mirrors_login_goes_along_and_is_not_shown(monkeypatch):
-    asked = []
-
-    class Hub(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.headers["Authorization"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://me:p%40ss@127.0.0.1:{server.server_port}")
+    with hub_that_answers(200) as (port, asked):
+        monkeypatch.setenv("HF_ENDPOINT", f"http://me:p%40ss@127.0.0.1:{port}")
         finding = checkup.hub()
     assert asked == ["Basic " + base64.b64encode(b"me:p@ss").decode()]
     assert finding.verdict == "ok" and "ss@" not in finding.seen

@@ -113,8 +113,9 @@ def unpack(archive: Path, folder: Path) -> None:
         for member in tar:
             _, found, name = member.name.partition("/vendor/llama.cpp/")
             if found and member.isfile() and name.startswith(TAKEN):
-                member.name = name
-                tar.extract(member, folder, filter="data")
+                place = folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(tar.extractfile(member).read())  # `extract` has a filter only from Python 3.11.4 on
     teach(folder / "conversion" / "base.py")
     for name in EXPECTED_FOLDERS:
         (folder / name).mkdir()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -49,6 +50,8 @@ WORDS: Words = {
         "no model folder": "{name} holds no config.json and no adapter_config.json: it is no model folder.",
         "base gone": "{name} is an adapter on {base}, which is not there any more. Put the model back, or write "
         "where it is (or its name on the Hub) into 'base_model_name_or_path' of {adapter}.",
+        "base": "{name} is an adapter, and its base model, which 'base_model_name_or_path' of its adapter_config.json "
+        "names, cannot be had:\n{error}",
         "pickle": "{name} has its weights only as a pickle ({files}), and a pickle can hold a program that runs "
         "when it is loaded. Nothing of it was loaded. Choose a model with *.safetensors files; often another "
         "revision has them ('owner/name@refs/pr/1', see the discussions on its page). Or convert it with "
@@ -101,6 +104,7 @@ WORDS: Words = {
         "no model folder": "{name} 里既没有 config.json，也没有 adapter_config.json，不是模型文件夹。",
         "base gone": "{name} 是 {base} 的适配器，而那个模型已经不在了。请把模型放回去，"
         "或者把它现在的位置（或它在 Hub 上的名字）写进 {adapter} 的 'base_model_name_or_path'。",
+        "base": "{name} 是适配器，它的基座（adapter_config.json 里的 'base_model_name_or_path'）拿不到：\n{error}",
         "pickle": "{name} 的权重只有 pickle 格式（{files}），而 pickle 里可能藏着一加载就会运行的程序，所以什么都没加载。"
         "请换一个带 *.safetensors 的模型；它的别的版本里往往就有（'owner/name@refs/pr/1'，见模型页面的讨论区）。"
         "也可以用 transformers 或 PEFT 转换，它们只把它当数据读：from_pretrained(…)，再 save_pretrained('converted')。",
@@ -158,13 +162,14 @@ def resolve_model(name: str, source: str = "huggingface") -> str:
     an adapter stores its base model's path as given; with `source="modelscope"` the model is fetched
     from ModelScope and its folder returned; anything else is a name on the Hugging Face Hub (or the
     mirror in `HF_ENDPOINT`), checked by fetching its `config.json`. Of a name on the Hub the commit is
-    printed; `owner/name@revision` fetches that one and returns its folder.
+    printed; `owner/name@revision` fetches that one and returns its folder. Of an adapter, its base model is checked, too.
     Raises ModelNotFound, and UnsafeModel where the weights are a pickle alone, or the model is Python code of its own.
     """
+    _expect_name(name)
     if name.startswith(NANO):
         return str(_known_nano(name).build(name))
     if Path(name).is_dir():
-        return _folder(Path(name).resolve())
+        return _folder(Path(name).resolve(), source)
     repository, revision = _on_a_hub(name, source)
     return _modelscope(repository, revision) if source == "modelscope" else _huggingface(repository, revision)
 
@@ -172,21 +177,68 @@ def resolve_model(name: str, source: str = "huggingface") -> str:
 def check_model(name: str, source: str = "huggingface") -> None:
     """Raise ModelNotFound for a model that `resolve_model` could not give, having fetched no weights and built nothing.
 
+    So, too, for an adapter whose base model cannot be had; the error says that it is the base of that adapter.
     Imports neither transformers nor torch, so it may come before Unsloth; what needs them waits for `resolve_model`.
     """
+    _check_base(name, _asked(name, source), source)
+
+
+def _asked(name: str, source: str) -> str | None:
+    """Raise ModelNotFound for a model that cannot be had; of an adapter, give its base model."""
+    _expect_name(name)
     if name.startswith(NANO):
         _known_nano(name)
-        return
+        return None
     if Path(name).is_dir():
-        return  # its files are looked at when it is loaded
+        return _base_in(Path(name))  # its other files are looked at when it is loaded
     repository, revision = _on_a_hub(name, source)
     if source == "modelscope":
         files = _files_on_modelscope(repository, revision)
         _expect_model(name, files)
         if repository not in READ_AS_DATA:
             _refuse_pickles(name, files)
-    else:
-        _asked_hub(repository, revision)
+        return None if "config.json" in files else _base_on_modelscope(repository, revision)
+    return _base(name, _asked_hub(repository, revision).get("adapter_config.json"))
+
+
+def _check_base(name: str, base: str | None, source: str) -> None:
+    """Raise ModelNotFound when the base model of the adapter `name` cannot be had; None is no adapter's."""
+    if base is None:
+        return
+    try:
+        _asked(base, source)
+    except ModelNotFound as error:
+        if source != "huggingface":  # libraries ask Hugging Face for a base by its name, wherever the adapter is from
+            with suppress(ModelNotFound):
+                _asked(base, "huggingface")
+                return
+        raise type(error)(_say("base", name=name, error=error)) from None
+
+
+def _base(name: str | Path, config: Path | None) -> str | None:
+    """The base model that an adapter_config.json names; None without one. Raises ModelNotFound, as `_named_base`."""
+    return _named_base(name, _facts(config), config) if config else None
+
+
+def _named_base(name: str | Path, facts: dict[str, object], config: str | Path) -> str | None:
+    """The base model in an adapter's configuration; raises ModelNotFound for a folder that is gone."""
+    base = facts.get("base_model_name_or_path")
+    if not isinstance(base, str):
+        return None
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise ModelNotFound(_say("base gone", name=name, base=base, adapter=config))
+    return base
+
+
+def _base_in(folder: Path) -> str | None:
+    """The base model of a folder that holds an adapter alone."""
+    config = folder / "adapter_config.json"
+    return _base(folder, config) if config.is_file() and not (folder / "config.json").is_file() else None
+
+
+def _expect_name(name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise ModelNotFound(_say("no name", name=name, instead=_say("instead")))
 
 
 def _known_nano(name: str) -> ModuleType:
@@ -253,10 +305,8 @@ def check_safe(folder: str | Path) -> None:
         _refuse_pickles(str(folder), _names(folder))
     _refuse_code(str(folder), folder / "config.json")
     adapter = folder / "adapter_config.json"
-    base = _facts(adapter).get("base_model_name_or_path") if adapter.is_file() else None
-    if isinstance(base, str) and Path(base).is_absolute():
-        if not Path(base).is_dir():
-            raise ModelNotFound(_say("base gone", name=folder, base=base, adapter=adapter))
+    base = _base(folder, adapter if adapter.is_file() else None)
+    if base and Path(base).is_absolute():
         check_safe(base)
 
 
@@ -312,9 +362,10 @@ def _samples(search: str) -> list[dict[str, str]]:
     return rows
 
 
-def _folder(path: Path) -> str:
+def _folder(path: Path, source: str) -> str:
     _expect_model(path, _names(path))
     check_safe(path)
+    _check_base(str(path), _base_in(path), source)
     return str(path)
 
 
@@ -368,6 +419,7 @@ def _huggingface(name: str, revision: str | None) -> str:
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     if "config.json" in fetched:
         _refuse_code(name, fetched["config.json"])
+    _check_base(name, _base(name, fetched.get("adapter_config.json")), "huggingface")
     if not revision:
         for path in fetched.values():
             say_commit(name, path)
@@ -500,6 +552,7 @@ def _modelscope(name: str, revision: str | None) -> str:
     _expect_model(folder, _names(folder))
     if name not in READ_AS_DATA:
         check_safe(folder)
+    _check_base(name, _base_in(folder), "modelscope")
     return str(folder)
 
 
@@ -508,6 +561,17 @@ def _files_on_modelscope(name: str, revision: str | None) -> list[str]:
         return [file["Path"] for file in client.HubApi().get_model_files(*what, **how)]
 
     return _asked_modelscope(name, revision, ask, _names)
+
+
+def _base_on_modelscope(name: str, revision: str | None) -> str | None:
+    def ask(client: ModuleType, *what: str, **how: str) -> dict[str, object]:
+        # Not into its cache: a folder there counts as a whole model when there is no network.
+        with TemporaryDirectory() as folder:
+            return _facts(Path(client.model_file_download(*what, file, local_dir=folder, **how)))
+
+    file = "adapter_config.json"
+    facts = _asked_modelscope(name, revision, ask, lambda folder: _facts(folder / file))
+    return _named_base(name, facts, f"{name}/{file}")
 
 
 def _names(folder: Path) -> list[str]:

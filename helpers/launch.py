@@ -22,7 +22,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from helpers import guard, runtime
+from helpers import guard, hub, runtime
 from helpers.runtime import NotEnough, Stop, Words, listed_gpus, root, say, writing
 
 WORDS: Words = {
@@ -33,6 +33,12 @@ WORDS: Words = {
         "Accelerator > GPU T4 x2.",
         "cards local": "{processes} processes want a GPU each, and here: {there}. Kaggle lends two (Settings > "
         "Accelerator > GPU T4 x2). Or `course run 13`: the same lesson with a nano model and processes on the CPU.",
+        "pickled weights": "Training does not go on from {checkpoint}: its weights are a pickle ({files}), and a "
+        "pickle can hold a program that runs when it is loaded. Nothing of it was loaded. {mend}",
+        "no data": "Training does not go on from {checkpoint}: {files} holds something other than numbers, a program "
+        "perhaps, or is damaged. Nothing of it was run. {mend}",
+        "checkpoint mend": "Delete this folder or move it elsewhere, and start again: training goes on from an earlier "
+        "checkpoint, or from the beginning. Use only checkpoints that you trained yourself.",
     },
     "zh": {
         "cards colab": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。Colab 只给一块；"
@@ -40,8 +46,17 @@ WORDS: Words = {
         "cards kaggle": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。请选两块：Settings > Accelerator > GPU T4 x2。",
         "cards local": "{processes} 个进程要各占一块 GPU，这里有 {there} 块。Kaggle 给两块（Settings > Accelerator > GPU T4 "
         "x2）。也可以 `course run 13 --lang zh`：同一课，用小模型，几个进程都在 CPU 上。",
+        "pickled weights": "不从 {checkpoint} 接着练：它的权重是 pickle 格式（{files}），而 pickle 里可能藏着一加载就会运行的程序，"
+        "所以什么都没加载。{mend}",
+        "no data": "不从 {checkpoint} 接着练：{files} 里不只是数字，可能藏着程序，要么就是损坏了，所以什么都没运行。{mend}",
+        "checkpoint mend": "请把这个文件夹删掉或移走，再重新开始：训练会从更早的检查点接着练，没有就从头练。"
+        "只用自己练出来的检查点。",
     },
 }
+
+WEIGHTS = ("model.safetensors*", "adapter_model.safetensors*")  # also the index of several; trainers take these first
+STATES = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "pytorch_model_fsdp*")
+"""The files beside the weights that a trainer reads again."""
 
 ADDED = "  # +"
 """What marks a line of the script that is not in the notebook, or not so."""
@@ -341,12 +356,14 @@ def share(turns: int) -> int:
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest checkpoint in `folder` that was written to its end; None when there is none to go on from.
 
-    A process may die, or a disk fill up, while one is written. A folder that lacks a part (weights, optimizer, random
-    numbers, the trainer's state), or holds one that was cut short, is passed over, and said so.
+    A process may die, or a disk fill up, while one is written. A folder that lacks a part (weights, optimizer,
+    schedule, random numbers, the trainer's state), or holds one that was cut short, is passed over, and said so.
+    Raises UnsafeModel for one whose weights are a pickle, or whose other parts are not read as data; nothing is run.
     """
     _teach_torch_cpu_0()
     steps = {path: path.name.removeprefix("checkpoint-") for path in Path(folder).glob("checkpoint-*")}
     for path in sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]), reverse=True):
+        _refuse_programs(path)
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
             whole = _is_whole(path)
@@ -360,9 +377,34 @@ def last_checkpoint(folder: str | Path) -> str | None:
     return None
 
 
+def _refuse_programs(checkpoint: Path) -> None:
+    """Raise UnsafeModel for what a trainer would not read as data; a file that was cut short is left to `_is_whole`."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals  # what of NumPy the random numbers need
+
+    def refuse(why: str, *files: Path) -> None:
+        told = {"files": ", ".join(file.name for file in files), "mend": say(WORDS, "checkpoint mend")}
+        raise hub.UnsafeModel(say(WORDS, why, checkpoint=checkpoint, **told)) from None
+
+    def named(patterns: Sequence[str]) -> list[Path]:
+        return sorted({path for pattern in patterns for path in checkpoint.glob(pattern) if path.is_file()})
+
+    weights = [path for path in named(hub.PICKLES) if path not in named(hub.NO_WEIGHTS)]
+    if weights and not named(WEIGHTS):
+        refuse("pickled weights", *weights)
+    for file in named(STATES):
+        whole = zipfile.is_zipfile(file)
+        try:
+            with safe_globals():
+                torch.load(file, map_location="cpu", weights_only=True, mmap=whole)  # the numbers stay on the disk
+        except Exception as error:  # of a file cut short, one of several; of a pickle of old, always this one
+            if whole or type(error).__name__ == "UnpicklingError":
+                refuse("no data", file)
+
+
 def _is_whole(checkpoint: Path) -> bool:
     """Whether every part is there to its last byte, by the lengths that the files themselves state."""
-    parts = [list(checkpoint.glob(name)) for name in ("*.safetensors", "optimizer*", "rng_state*")]
+    parts = [list(checkpoint.glob(name)) for name in ("*.safetensors", "optimizer*", "scheduler.pt", "rng_state*")]
     return all(parts) and all(map(_ends, checkpoint.rglob("*.safetensors"))) and all(
         zipfile.is_zipfile(path) for path in checkpoint.rglob("*.pt*") if path.is_file()
     )  # fmt: skip

@@ -302,7 +302,7 @@ def require(
     `vram_gb=0` asks for no GPU: that is what a small model needs. Of `disk_gb` the lesson writes the share `written`
     into `folder` (None: the course's own), the rest is downloads in the Hub's cache; it counts where these are two
     disks. `vllm` asks for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next.
-    `models` are what the lesson loads from `source`: each must be there for whoever runs this.
+    `models` are what the lesson loads from `source`: each must be there for whoever runs this, an adapter's base, too.
     Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
     """
     problems, where = [], platform_name()

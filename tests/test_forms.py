@@ -157,7 +157,7 @@ def test_pairs_under_either_name(tmp_path, names, capsys):
 @pytest.mark.parametrize(
     ("rows", "keep", "says"),
     [
-        ([{"instruction": "q", "output": "a"}], (), r"row 1 has the columns .*load_alpaca, dialogues by load_conv"),
+        ([{"instruction": "q", "output": "a"}], (), r"row 1 has the columns .*load_alpaca .*load_conv"),
         ([{"query": "q", "response": "a"}, {"query": "q"}], (), "row 2: has no 'response'"),
         ([{"query": "q", "response": 3}], (), "row 1: 'response' is a int"),
         ([{"query": "q", "response": "a"}], ("label",), r"row 1: has no \['label'\]"),

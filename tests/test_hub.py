@@ -1,11 +1,13 @@
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from helpers import nano
-from helpers.hub import ModelNotFound, find_datasets, resolve_model
+from helpers import hub, nano, runtime
+from helpers.hub import ModelNotFound, check_model, find_datasets, resolve_model
 
 
 def test_a_folder_becomes_an_absolute_path(tmp_path, monkeypatch):
@@ -18,6 +20,93 @@ def test_a_folder_becomes_an_absolute_path(tmp_path, monkeypatch):
 def test_a_folder_without_a_config_is_no_model(tmp_path):
     with pytest.raises(ModelNotFound, match=r"no config\.json and no adapter_config\.json"):
         resolve_model(str(tmp_path))
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", [None, 3, 2.5, True, "", " ", b"me/model", ["me/model"], {}, object()])
+@pytest.mark.parametrize("ask", [check_model, resolve_model, lambda name: runtime.require(models=[name])])
+def test_what_is_no_text_is_no_model_name(name, ask):
+    with pytest.raises(
+        ModelNotFound, match="is no model name. Hub names look like 'owner/model'. Check MODEL"
+    ) as caught:
+        ask(name)
+    assert isinstance(caught.value, ValueError) and repr(name) in str(caught.value)
+
+
+def test_an_adapter_on_a_folder_beside_it(tmp_path, monkeypatch):
+    for folder, file, text in (
+        ("base", "config.json", "{}"),
+        ("adapter", "adapter_config.json", '{"base_model_name_or_path": "base"}'),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    check_model("adapter")
+    assert resolve_model("adapter") == str(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{tmp_path}/gone"}}')
+    for ask in (check_model, resolve_model):
+        with pytest.raises(ModelNotFound, match="is an adapter on .*/gone, which is not there any more"):
+            ask("adapter")
+
+
+def test_a_base_that_is_an_adapter_on_itself_is_asked_for_once(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{tmp_path}"}}')
+    check_model(str(tmp_path))
+
+
+SCOPE = {
+    "me/adapter": {"adapter_config.json": '{"base_model_name_or_path": "me/base"}', "adapter_model.safetensors": ""},
+    "me/base": {"config.json": "{}", "model.safetensors": ""},
+    "me/on-none": {"adapter_config.json": '{"base_model_name_or_path": "me/none"}', "adapter_model.safetensors": ""},
+}
+
+
+class Scope:
+    """ModelScope's client, where there are two adapters and the base of one of them."""
+
+    def __init__(self, folder):
+        self.folder, self.fetched = folder, []
+        self.HubApi = lambda: self
+
+    def get_model_files(self, name):
+        return [{"Path": file} for file in SCOPE[name]]
+
+    def model_file_download(self, name, file, local_dir):
+        self.fetched.append(name)
+        path = Path(local_dir, file)
+        path.write_text(SCOPE[name][file])
+        return str(path)
+
+    def snapshot_download(self, name, local_files_only=False):
+        if local_files_only:
+            raise FileNotFoundError("nothing of it is in the cache")
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        for file, text in SCOPE[name].items():
+            (folder / file).write_text(text)
+        return str(folder)
+
+
+def test_the_base_of_an_adapter_from_modelscope(monkeypatch, tmp_path):
+    asked = []
+
+    def no_hub(name, revision):
+        asked.append(name)
+        raise ModelNotFound("the Hub has none")
+
+    monkeypatch.setitem(sys.modules, "modelscope", scope := Scope(tmp_path))
+    monkeypatch.setattr(hub, "_asked_hub", no_hub)
+    check_model("me/adapter", "modelscope")
+    assert resolve_model("me/adapter", "modelscope") == str(tmp_path / "me/adapter") and asked == []
+    for ask in (check_model, resolve_model):
+        with pytest.raises(
+            ModelNotFound, match="me/on-none is an adapter(.|\n)*'me/none' could not be fetched from Mod"
+        ):
+            ask("me/on-none", "modelscope")
+        assert asked.pop() == "me/none"
+    monkeypatch.setattr(hub, "_asked_hub", lambda name, revision: {})  # whence the libraries take it
+    check_model("me/on-none", "modelscope")
+    assert set(scope.fetched) == {"me/adapter", "me/on-none"}
 
 
 def test_nano_names_go_to_nano(monkeypatch, tmp_path):
@@ -76,6 +165,15 @@ def test_an_adapter_in_the_cache_needs_no_network(monkeypatch, tmp_path):
     (files / "adapter_model.safetensors").write_bytes(b"")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ModelNotFound, match="me/adapter is an adapter, and its base model(.|\n)*'me/model' is not downl"
+    ):
+        resolve_model("me/adapter")
+    base = tmp_path / "models--me--model"
+    (base / "snapshots" / commit).mkdir(parents=True)
+    (base / "snapshots" / commit / "config.json").write_text("{}")
+    (base / "refs").mkdir()
+    (base / "refs" / "main").write_text(commit)
     assert resolve_model("me/adapter") == "me/adapter"
     (missing / "config.json").unlink()
     with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE forbids"):

@@ -123,7 +123,7 @@ def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         save_file({"a": torch.zeros(3)}, folder / "adapter_model.safetensors")
-        for part in ("optimizer.pt", "rng_state.pth"):
+        for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             torch.save({}, folder / part)
     for step in (5, 10):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')

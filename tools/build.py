@@ -16,7 +16,7 @@ from tools import verified
 from tools.bench.tables import with_records
 from tools.lessons import LANGUAGES, Course, Lesson, LessonError
 
-SETUP = """\
+SETUP = '''\
 # @title Set-up: fetches the course if it is not here, and installs what is missing
 import os, pathlib, subprocess, sys
 
@@ -24,16 +24,26 @@ here = pathlib.Path.cwd()
 root = next((p for p in [here, *here.parents] if (p / "course.toml").is_file()), here / "{name}")
 if not root.exists():
     source = ["--branch", "{branch}", "https://github.com/{repository}.git"]
-    subprocess.run(["git", "clone", "--depth", "1", *source, str(root)], check=True)
+    try:
+        subprocess.run(["git", "clone", "-q", "--depth=1", *source, root], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"""{unfetched}
+git: {{getattr(error, "stderr", None) or error}}""")
 os.chdir(root)
 sys.path.insert(0, str(root))
 
 from helpers import platform_setup
 
-platform_setup.setup({extra}language="{language}"{several})"""
+platform_setup.setup({extra}language="{language}"{several})'''
 
 WORDS = {
     "en": {
+        "unfetched": "The course could not be fetched from GitHub.\n"
+        "- On Kaggle: switch on Settings > Internet.\n"
+        "- No git: install it.\n"
+        "- GitHub out of reach: try another network, or write a mirror's address into this cell,\n"
+        "  or download the course elsewhere and upload its folder to {root}.\n"
+        "Then run this cell again.",
         "gpu": "GPU memory",
         "disk": "disk",
         "minutes": "about {gpu} min expected on {card}, {cpu} min trimmed on 2 CPU cores",
@@ -49,6 +59,12 @@ WORDS = {
         "peak": ", {peak_vram_gib} GiB",
     },
     "zh": {
+        "unfetched": "没能从 GitHub 取到课程。\n"
+        "- 在 Kaggle 上：请打开 Settings > Internet。\n"
+        "- 没有 git：请先安装。\n"
+        "- 连不上 GitHub：请换个网络，或者把这一格里的地址换成镜像的，\n"
+        "  也可以在别处下载课程，把整个文件夹上传到 {root}。\n"
+        "然后再跑一次这一格。",
         "gpu": "显存",
         "disk": "磁盘",
         "minutes": "{card}上预计 {gpu} 分钟，精简版在双核 CPU 上 {cpu} 分钟",
@@ -190,6 +206,7 @@ def _setup_cell(course: Course, lesson: Lesson, language: str) -> NotebookNode:
     extra = f'"{lesson.facts["needs"]["extra"]}", ' if "extra" in lesson.facts["needs"] else ""
     several = ", several_gpus=True" if lesson.facts["needs"].get("several_gpus") else ""
     facts = {"branch": course.branch, "repository": course.repository, "language": language, "several": several}
+    facts["unfetched"] = WORDS[language]["unfetched"]  # its {root} is filled in by the cell itself
     source = SETUP.format(name=name, extra=extra, **facts)
     return new_code_cell(source, metadata={"cellView": "form", "tags": ["setup"]})
 

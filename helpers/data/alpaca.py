@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
 ALPACA_COLUMNS = ("instruction", "input", "output")
 
@@ -28,6 +28,6 @@ def load_alpaca(source: str) -> Dataset:
         for column, value in zip(ALPACA_COLUMNS, values):
             kept[column].append(value)
     if not kept["output"]:
-        raise DataError(f"{source}: none of its {len(rows):,} rows has both an instruction and an output.")
+        raise DataError(f"{source}: none of its {len(rows):,} rows has both an instruction and an output. {FILL}")
     print(f"{source}: {len(rows):,} rows, {len(kept['output']):,} kept" + skipped("blank instruction or output", blank))
     return Dataset.from_dict(kept)

@@ -59,9 +59,10 @@ def report_marks(dataset: Dataset, template: str) -> dict[str, list[int]]:
     trained as an answer. The rows are not changed: a text about chat formats may hold such a mark rightly.
 
     `template` names columns in braces; `prompts.alpaca("{instruction}", "{input}", "{output}")` is one. Gives for
-    each mark the numbers of its rows, from 1. Raises as `add_text` does, but a field without text is an empty one.
+    each mark the numbers of its rows, from 1. Raises as `add_text` does, but a field without text is an empty one, and
+    a column may hold messages: looked through is their `content`.
     """
-    found, _ = _look(dataset, *_pieces(dataset, template))
+    found, _ = _look(dataset, *_pieces(dataset, template, messages=True))
     _report(found, len(dataset))
     return found
 
@@ -78,7 +79,7 @@ def _look(
     empty: dict[str, list[int]] = {}
     before = 0
     for table in dataset.select_columns(names).with_format("arrow").iter(1000):
-        fields = [table[name].combine_chunks() for name in names]
+        fields = [_texts(table[name].combine_chunks()) for name in names]
         for name, texts in zip(names, fields):
             if texts.null_count:
                 places = np.flatnonzero(texts.is_null().to_numpy(zero_copy_only=False))
@@ -92,6 +93,18 @@ def _look(
                 found.setdefault(mark, []).append(before + place + 1)
         before += len(table)
     return found, empty
+
+
+def _holds_messages(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and "content" in kind.value_type.names
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """The column itself, or of messages a text a row: what they say, one below the other."""
+    if not _holds_messages(column.type):
+        return column
+    said = pc.fill_null(pc.struct_field(column.values, "content"), "")
+    return pc.binary_join(pa.ListArray.from_arrays(column.offsets, said), "\n")
 
 
 def _report(found: dict[str, list[int]], rows: int) -> None:
@@ -109,10 +122,11 @@ def _report(found: dict[str, list[int]], rows: int) -> None:
     print("Read these rows; what does not belong there is to be mended or left out. Nothing was changed.")
 
 
-def _pieces(dataset: Dataset, template: str) -> tuple[list[tuple[str, str | None]], list[str]]:
+def _pieces(dataset: Dataset, template: str, messages: bool = False) -> tuple[list[tuple[str, str | None]], list[str]]:
     """The literals of a template, each with the column that follows it or None, and the columns, each once.
 
-    Raises ValueError for other forms, for no column and a missing one, DataError for a column that is not text.
+    Raises ValueError for other forms, for no column and a missing one, DataError for a column that is not text,
+    nor `messages` where these will do.
     """
     try:
         pieces = list(Formatter().parse(template))
@@ -128,7 +142,9 @@ def _pieces(dataset: Dataset, template: str) -> tuple[list[tuple[str, str | None
         raise ValueError(f"the template names {missing}; the data set has the columns {dataset.column_names}.")
     for name in names:
         kind = getattr(dataset.features[name], "dtype", type(dataset.features[name]).__name__)
-        if kind not in {"string", "large_string"}:
+        if kind not in {"string", "large_string"} and not (
+            messages and _holds_messages(dataset.features.arrow_schema.field(name).type)
+        ):
             raise DataError(
                 f"column {name!r} is {kind}, not text. Make it text: rows.map(…) with str, or another column."
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped
 
 Message = dict[str, str]
 
@@ -45,7 +45,7 @@ def _messages(row: Mapping[str, Any], source: str, number: int) -> list[Message]
     if not isinstance(turns, list):
         fault = f"{column!r} is a {type(turns).__name__}, not a list" if column else "holds no turns"
         raise DataError(
-            f"{source}, row {number}: {fault}. The turns belong in one of {', '.join(TURN_COLUMNS)}; "
+            f"{source}, row {number}: {fault}. Put the turns into one of {', '.join(TURN_COLUMNS)}; "
             f"the row has: {list(row)}. Question and answer in two columns? Use load_qa or load_alpaca."
         )
     return [_message(turn, f"{source}, row {number}, turn {place}") for place, turn in enumerate(turns, start=1)]
@@ -109,7 +109,7 @@ def tidy(dialogues: Iterable[tuple[int, Sequence[Message]]], source: str) -> Ite
         kept += 1
         yield number, system + turns
     if not kept:
-        raise DataError(f"{source}: none of its {total:,} dialogues has a question and an answer to it.")
+        raise DataError(f"{source}: none of its {total:,} dialogues has a question and an answer to it. {FILL}")
     said = skipped("blank turn", blank)
     said += skipped("no question before the first answer, or no answer", headless) if headless else ""
     said += f"; {joined:,} turns joined to the one before (same speaker)" if joined else ""

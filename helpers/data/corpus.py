@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from helpers import hub
-from helpers.data.rows import DataError, hub_error, not_found, read_json_rows, read_utf8, skipped, text_field
+from helpers.data.rows import FILL, DataError, hub_error, not_found, read_json_rows, read_utf8, skipped, text_field
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
 
@@ -47,7 +47,9 @@ def load_corpus(
         else:
             kept[text] = None
     if not kept:
-        raise DataError(f"{source}: none of its {number:,} rows holds a document of {shortest} characters or more.")
+        raise DataError(
+            f"{source}: none of its {number:,} rows holds a document of {shortest} characters or more. {FILL}"
+        )
     said = "".join(skipped(reason, numbers) for reason, numbers in left_out.items() if numbers) or skipped("", [])
     size = sum(map(len, kept))
     print(f"{source}: {number:,} rows, {len(kept):,} documents kept ({size:,} characters){said}")

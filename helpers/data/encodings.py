@@ -107,8 +107,8 @@ def _refuse_other_encodings(path: Path) -> None:
     text = "".join(sign for sign in raw.decode("gb18030", "ignore") if ord(sign) > 127)
     if len(text) >= 500 and everyday(text) < 0.7:
         raise DataError(
-            f"{path}: could be read as GB18030, but is hardly that: it would begin {text[:12]!r}. If it is Big5 or "
-            'another encoding, save it as "UTF-8 with BOM"; if it is right so, pass encoding="gb18030".'
+            f"{path}: could be read as GB18030, but is hardly that: it would begin {text[:12]!r}. Save Big5 or "
+            'another encoding as "UTF-8 with BOM"; if it is right so, pass encoding="gb18030".'
         )
 
 

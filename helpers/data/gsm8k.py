@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 from helpers.rewards import extract_gsm8k_answer
 
 GSM8K_COLUMNS = ("question", "answer")
@@ -33,6 +33,6 @@ def load_gsm8k(source: str) -> Dataset:
         for column, value in zip(kept, (question, answer, target)):
             kept[column].append(value)
     if not kept["question"]:
-        raise DataError(f"{source}: none of its {len(rows):,} rows has a question.")
+        raise DataError(f"{source}: none of its {len(rows):,} rows has a question. {FILL}")
     print(f"{source}: {len(rows):,} rows, {len(kept['question']):,} kept" + skipped("blank question", blank))
     return Dataset.from_dict(kept)

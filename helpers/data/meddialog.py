@@ -60,8 +60,8 @@ def _consultations(file: Path) -> Iterator[tuple[str, list[Message]]]:
                     section, description, messages, found = "", [], [], True
                 elif not found and line.strip():
                     raise DataError(
-                        f"{file}: begins with {line[:40]!r}, not with a line like 'id=1'. Is it a raw MedDialog file? "
-                        "The processed ones are JSON: load_conversations."
+                        f"{file}: begins with {line[:40]!r}, not with a line like 'id=1'. Choose a raw MedDialog "
+                        "file, or use load_conversations for a processed one, which is JSON."
                     )
                 elif match := SECTION.fullmatch(line):
                     section = match[1].lower()

@@ -92,7 +92,7 @@ def medical_files(folder: str | Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else f"not found (looked from {Path.cwd()})"
         raise DataError(
-            f"{folder}: {what}. DATASET is the folder that holds a folder for each department. To get the public one:\n"
+            f"{folder}: {what}. DATASET is the folder that holds a folder for each department. Get the public one:\n"
             f"git clone --depth 1 {REPOSITORY}\n"
             "and set DATASET to its folder Data_数据; or set DATASET to data_samples/medical."
         )
@@ -208,7 +208,10 @@ def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
-        raise DataError(f"{path}: not found (looked from {Path.cwd()}). CSV files there: {', '.join(near) or 'none'}.")
+        raise DataError(
+            f"{path}: not found (looked from {Path.cwd()}). CSV files there: {', '.join(near) or 'none'}. "
+            "Check the path."
+        )
     return path
 
 
@@ -305,7 +308,7 @@ def _swallowed(columns: list[pa.StringArray]) -> list[int]:
     return np.flatnonzero(longest > LONGEST_FIELD).tolist()
 
 
-QUOTES = 'A text with a comma, a line break or a quotation mark must stand in "…", with inner marks doubled: "".'
+QUOTES = 'Put a text with a comma, a line break or a quotation mark into "…", and double the marks inside it: "".'
 
 
 def _header(path: Path, head: bytes) -> dict[str, str]:
@@ -324,7 +327,10 @@ def _header(path: Path, head: bytes) -> dict[str, str]:
     if missing := [theirs for ours, theirs in NAMES.items() if ours in ("question", "answer") and ours not in header]:
         shown = line[:80] or "nothing"
         wanted = ", ".join(" or ".join(theirs) for theirs in NAMES.values())
-        raise DataError(f"{path}, line 1: no column {' or '.join(missing[0])}. It has: {shown}. Wanted: {wanted}.")
+        raise DataError(
+            f"{path}, line 1: no column {' or '.join(missing[0])}. It has: {shown}. Wanted: {wanted}. "
+            "Rename the columns, or save the table as CSV with commas, its headings in the first line."
+        )
     return header
 
 

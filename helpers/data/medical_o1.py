@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
 O1_COLUMNS = ("Question", "Complex_CoT", "Response")
 
@@ -35,7 +35,9 @@ def load_medical_o1(source: str, config: str | None = None, limit: int | None = 
             for column, value in zip(O1_COLUMNS, values, strict=True):
                 kept[column].append(value)
     if not seen:
-        raise DataError(f"{source}: none of its {len(table):,} rows has a question, a chain of thought and a response.")
+        raise DataError(
+            f"{source}: none of its {len(table):,} rows has a question, a chain of thought and a response. {FILL}"
+        )
     said = skipped("blank field", blank) + (skipped("the same question again", again) if again else "")
     print(f"{source}: {len(table):,} rows, {len(seen):,} kept{said}")
     return Dataset.from_dict(kept)

@@ -41,7 +41,9 @@ def load_questions(path: str | Path, notes: dict[str, dict[str, str]]) -> list[d
             )
         for value, note in (("value", "note"), ("value_after", "note_after")):
             if not mentions(notes[fields["place"]][note], fields[value]):
-                raise DataError(f"{path}, row {number}: {fields[value]!r} ({value}) does not stand in its {note}.")
+                raise DataError(
+                    f"{path}, row {number}: {fields[value]!r} ({value}) does not stand in its {note}. Correct either."
+                )
         questions.append(fields)
     return questions
 

@@ -28,6 +28,7 @@ ODOMETER_FIELDS = ("distance", "speed", "time", "temperature", "gear")
 KM_PER_MILE = 1.609344
 MOST_XML = 128 * 2**20
 """Bytes that the tables of a workbook may unpack to. Enough for all the rows that Excel has, formatted and empty."""
+TABLE = 'Write {"001.png": {"distance": "61923 mi", …}, …}, each name once, and save it as UTF-8.'
 ENOUGH_EMPTY = 10_000
 """Empty rows one after another that end a sheet: Excel can hold a million that were only ever formatted."""
 
@@ -67,7 +68,7 @@ def load_odometer_excel(path: str | Path, images: str | Path | None = None) -> D
     path = Path(path)
     pictures = Path(images) if images is not None else path.parent
     if images is not None and not pictures.is_dir():
-        raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}).")
+        raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}). Check `images`.")
     rows, left_out = _sheet(path)
     for number, row in rows.items():
         row["image"] = _picture(row["image"], pictures, path, number)
@@ -86,11 +87,9 @@ def load_truth(path: str | Path) -> dict[str, Reading]:
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON table of picture → fields ({error}).") from None
+        raise DataError(f"{path}: not a JSON table of picture → fields ({error}). {TABLE}") from None
     if not isinstance(entries, dict) or not entries or not all(isinstance(f, dict) for f in entries.values()):
-        raise DataError(
-            f'{path}: not a JSON table of picture → fields. Write {{"001.png": {{"distance": "61923 mi", …}}, …}}.'
-        )
+        raise DataError(f"{path}: not a JSON table of picture → fields. {TABLE}")
     truths = {}
     for name, fields in entries.items():
         known = {field: str(fields[field]) for field in ODOMETER_FIELDS if fields.get(field) is not None}
@@ -99,7 +98,8 @@ def load_truth(path: str | Path) -> dict[str, Reading]:
             raise DataError(f"{path}, {name}: no {field} can be read from {known[field]!r}. Correct it, or write null.")
         if not known:
             raise DataError(
-                f"{path}, {name}: has none of the fields {', '.join(ODOMETER_FIELDS)}. It has: {list(fields)}."
+                f"{path}, {name}: has none of the fields {', '.join(ODOMETER_FIELDS)}. It has: {list(fields)}. "
+                "Write one, or delete the entry."
             )
     return truths
 
@@ -269,7 +269,9 @@ def _could_be_workbook(path: Path) -> None:
         raise DataError(f"{path}: is a folder. Name the .xlsx file in it.")
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.xlsx")) if path.parent.is_dir() else []
-        raise DataError(f"{path}: not found (looked from {Path.cwd()}). Sheets there: {', '.join(near) or 'none'}.")
+        raise DataError(
+            f"{path}: not found (looked from {Path.cwd()}). Sheets there: {', '.join(near) or 'none'}. Check the path."
+        )
     with path.open("rb") as file:
         if file.read(8) == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
             raise DataError(
@@ -376,7 +378,7 @@ def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
         else:
             fault = (
                 f"the picture {folder / short} is not there. "
-                "Paths count from the sheet's folder; give load_odometer_excel another with images=…"
+                "Paths count from the sheet's folder. Correct it, or name the pictures' folder: images=…"
             )
         raise DataError(f"{sheet}, row {number}: {fault}")
     try:

@@ -7,11 +7,12 @@ from typing import Any
 from datasets import Dataset
 
 from helpers.data.conversations import ROLES, Message, role_of, spoken
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
-FORMS = (
-    "conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole conversations)"
-    ", question + response_chosen + response_rejected, or instruction + chosen + rejected"
+MEND = (
+    "Known forms: conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole "
+    "conversations), question + response_chosen + response_rejected, or instruction + chosen + rejected. Write the row "
+    "in one of them, or delete it."
 )
 
 
@@ -43,7 +44,9 @@ def load_preferences(source: str, config: str | None = None, limit: int | None =
             seen.add(question)
             kept.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     if not kept:
-        raise DataError(f"{source}: none of its {len(table):,} rows is a pair of two different answers to a prompt.")
+        raise DataError(
+            f"{source}: none of its {len(table):,} rows is a pair of two different answers to a prompt. {FILL}"
+        )
     said = "".join(skipped(reason, numbers) for reason, numbers in left_out.items() if numbers) or skipped("", [])
     print(f"{source}: {len(table):,} rows, {len(kept):,} pairs kept{said}")
     return Dataset.from_list(kept)
@@ -57,13 +60,14 @@ def _pair(row: dict[str, Any], source: str, number: int) -> tuple[list[Message],
         for turn in reversed(row.get("history") or []):
             if not (isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
                 raise DataError(
-                    f"{place}: a turn in 'history' is no pair of texts, question and answer: {str(turn)[:60]!r}."
+                    f"{place}: a turn in 'history' is no pair of texts, question and answer: {str(turn)[:60]!r}. "
+                    "Mend or delete the row."
                 )
             prompt = [_message("user", turn[0]), _message("assistant", turn[1]), *prompt]
         answers = [text_field(row, f"response_{name}", source, number) for name in ("chosen", "rejected")]
         return _with_system(row, prompt, source, number), *answers
     if "chosen" not in row or "rejected" not in row:
-        raise DataError(f"{place}: is no preference pair. Known forms: {FORMS}. It has: {list(row)}.")
+        raise DataError(f"{place}: is no preference pair. {MEND} It has: {list(row)}.")
     if row.get("conversations") is not None:
         prompt = _with_system(row, _messages(row["conversations"], place, "conversations"), source, number)
     elif row.get("instruction") is not None:
@@ -89,12 +93,15 @@ def _message(role: str, content: str) -> Message:
 def _messages(turns: Any, place: str, field: str) -> list[Message]:
     """Messages with `role` and `content`, of turns in that form or in ShareGPT's `from` and `value`."""
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise DataError(f"{place}: {field!r} is no list of messages. Known forms: {FORMS}.")
+        raise DataError(f"{place}: {field!r} is no list of messages. {MEND}")
     messages = []
     for turn in turns:
         speaker, text = spoken(turn)
         if (role := role_of(speaker)) is None:
-            raise DataError(f"{place}: unknown speaker {speaker!r} in {field!r}. Known: {', '.join(ROLES)}.")
+            raise DataError(
+                f"{place}: unknown speaker {speaker!r} in {field!r}. Known: {', '.join(ROLES)}. "
+                "Rename it, or delete the row."
+            )
         if not isinstance(text, str):
             raise DataError(f"{place}: a message of {speaker!r} in {field!r} has no text. Add it, or delete the row.")
         messages.append(_message(role, text))
@@ -110,10 +117,12 @@ def _with_system(row: dict[str, Any], prompt: list[Message], source: str, number
 def _shared_start(row: dict[str, Any], place: str) -> list[Message]:
     """The prompt of two whole conversations: all that comes before their last messages, the same in both."""
     if isinstance(row["chosen"], str):
-        raise DataError(f"{place}: has no prompt. Known forms: {FORMS}. It has: {list(row)}.")
+        raise DataError(f"{place}: has no prompt. {MEND} It has: {list(row)}.")
     before = [_messages(row[name], place, name)[:-1] for name in ("chosen", "rejected")]
     if before[0] != before[1]:
-        raise DataError(f"{place}: chosen and rejected answer different prompts. Both must answer the same one.")
+        raise DataError(
+            f"{place}: chosen and rejected answer different prompts. Give both the same, or delete the row."
+        )
     return before[0]
 
 
@@ -123,7 +132,7 @@ def _answer(value: Any, prompt: list[Message], place: str, field: str) -> str:
         return value
     messages = _messages(value if isinstance(value, list) else [value], place, field)
     if not messages or messages[-1]["role"] != "assistant":
-        raise DataError(f"{place}: {field!r} is not what the assistant says. It must be its text, or its message.")
+        raise DataError(f"{place}: {field!r} is not what the assistant says. Write its text, or its message.")
     if messages[:-1] not in ([], prompt):
-        raise DataError(f"{place}: {field!r} holds another conversation than the prompt. Both must be the same.")
+        raise DataError(f"{place}: {field!r} holds another conversation than the prompt. Mend or delete the row.")
     return messages[-1]["content"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
 PAIRS = (("question", "answer"), ("query", "response"))
 """The columns of Huatuo26M-Lite and those of ShenNong_TCM_Dataset."""
@@ -25,8 +25,8 @@ def load_qa(source: str, config: str | None = None, keep: Sequence[str] = ()) ->
     if pair is None:
         wanted = " or ".join(" and ".join(map(repr, names)) for names in PAIRS)
         raise DataError(
-            f"{source}: row 1 has the columns {list(rows[0])}; wanted are {wanted}. 'instruction' and 'output' are "
-            "read by load_alpaca, dialogues by load_conversations."
+            f"{source}: row 1 has the columns {list(rows[0])}; wanted are {wanted}. Rename them, or use "
+            "load_alpaca for 'instruction' and 'output', load_conversations for dialogues."
         )
     kept: dict[str, list] = {column: [] for column in ("question", "answer", *keep)}
     blank = []
@@ -36,10 +36,13 @@ def load_qa(source: str, config: str | None = None, keep: Sequence[str] = ()) ->
             blank.append(number)
             continue
         if missing := [column for column in keep if column not in row]:
-            raise DataError(f"{source}, row {number}: has no {missing}, which `keep` names. It has: {list(row)}.")
+            raise DataError(
+                f"{source}, row {number}: has no {missing}, which `keep` names. Add it, or name others. "
+                f"It has: {list(row)}."
+            )
         for column, value in zip(kept, (question, answer, *(row[column] for column in keep))):
             kept[column].append(value)
     if not kept["question"]:
-        raise DataError(f"{source}: none of its {len(rows):,} rows has both a question and an answer.")
+        raise DataError(f"{source}: none of its {len(rows):,} rows has both a question and an answer. {FILL}")
     print(f"{source}: {len(rows):,} rows, {len(kept['question']):,} kept" + skipped("blank question or answer", blank))
     return Dataset.from_dict(kept)

@@ -21,7 +21,9 @@ def load_quiz(path: str | Path) -> list[dict[str, Any]]:
                 f"{path}, row {number}: 'endings' is no list of texts. Write two or more, the true one first."
             )
         if len(set(endings)) < max(2, len(endings)) or not beginning.strip():
-            raise DataError(f"{path}, row {number}: needs a beginning, and two or more endings that differ.")
+            raise DataError(
+                f"{path}, row {number}: needs a beginning, and two or more endings that differ. Write them."
+            )
         rows.append({"beginning": beginning, "endings": endings})
     print(f"{path}: {len(rows):,} questions")
     return rows

@@ -19,6 +19,10 @@ class DataError(Stop, ValueError):
     """Data that cannot be used; the message says where it is and what to do."""
 
 
+FILL = "Fill in what is missing, or choose another file or data set."
+"""The mend where no row is left."""
+
+
 def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str, Any]]:
     """Read a JSON list of objects (`.json`) or one object a line (`.jsonl`), in UTF-8.
 
@@ -42,9 +46,10 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1
         hint = " One object a line? Name the file .jsonl." if error.msg == "Extra data" else ""
-        raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}).{hint}") from None
+        mend = "Correct this place, or download or save the file again."
+        raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}).{hint} {mend}") from None
     except RecursionError:
-        raise DataError(f"{path}, line {number}: nested too deeply for rows of text. Is it another file?") from None
+        raise DataError(f"{path}, line {number}: nested too deeply for rows of text. Choose another file.") from None
     except ValueError as error:  # Python refuses to read numbers of more than 4,300 digits
         raise DataError(f"{path}, line {number}: {error}. Write such a number as a text.") from None
     if not isinstance(rows, list):
@@ -55,7 +60,10 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
         rows = [{listed: row} if isinstance(row, list) else row for row in rows]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields.")
+            raise DataError(
+                f"{path}, row {number}: is a {type(row).__name__}, not an object with named fields. "
+                'Write it as one, {"name": …}, or delete the row.'
+            )
         if halves and not _is_whole(row):
             raise DataError(
                 f"{path}, row {number}: holds half a character (one \\ud8… escape without its other half), as from a "
@@ -98,7 +106,10 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
             raise hub_error(name, error, "data_samples/alpaca_en.json") from None
     missing = [column for column in columns if column not in data.column_names]
     if missing:
-        raise DataError(f"Data set {name!r} has the columns {data.column_names}; missing: {missing}.")
+        raise DataError(
+            f"Data set {name!r} has the columns {data.column_names}; missing: {missing}. "
+            "Choose a data set that has them."
+        )
     for file in data.cache_files[:1]:  # lies in a folder with the commit's name
         hub.say_commit(name, file["filename"])
     return data
@@ -139,4 +150,5 @@ def not_found(path: Path) -> str:
     if not folder.is_dir():
         return f"{path}: not found, and there is no folder {folder} (looked from {Path.cwd()}). Check DATASET."
     near = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".jsonl"})
-    return f"{path}: not found (looked from {Path.cwd()}). In {folder} there is: {', '.join(near) or 'no JSON file'}."
+    there = ", ".join(near) or "no JSON file"
+    return f"{path}: not found (looked from {Path.cwd()}). In {folder} there is: {there}. Check DATASET."

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
 
 TRACES = ("deepseek", "gemini")
 """Whose reasoning s1K-1.1 holds: `deepseek_thinking_trajectory` and `deepseek_attempt`, and the same of Gemini."""
@@ -40,7 +40,7 @@ def load_s1k(source: str, trace: str = "deepseek", limit: int | None = None) -> 
         for column, value in zip(kept, (question, thinking, answer, solution, domain), strict=True):
             kept[column].append(value)
     if not kept["question"]:
-        raise DataError(f"{source}: none of its {len(table):,} rows has a question.")
+        raise DataError(f"{source}: none of its {len(table):,} rows has a question. {FILL}")
     print(f"{source}: {len(table):,} rows, {len(kept['question']):,} kept" + skipped("blank question", blank))
     return Dataset.from_dict(kept)
 
@@ -55,7 +55,7 @@ def _trace(row: dict[str, Any], trace: str, source: str, number: int) -> tuple[s
     if f"{trace}_thinking_trajectory" not in row:
         raise DataError(
             f"{source}, row {number}: has neither '{trace}_thinking_trajectory' (s1K-1.1) nor 'thinking_trajectories' "
-            f"(s1K). It has: {list(row)}."
+            f"(s1K). Choose a file of one of these forms, or delete the row. It has: {list(row)}."
         )
     return tuple(
         text_field(row, f"{trace}_{part}", source, number, optional=True) for part in ("thinking_trajectory", "attempt")

@@ -98,6 +98,7 @@ from helpers import data, export, generation, hub, memory, prompts, report, rewa
 
 # %%
 rows = data.load_gsm8k(DATASET).map(lambda row: {"prompt": prompts.gsm8k(row["question"])})
+data.report_marks(rows, "{question}")  # rows that forge a turn, if any
 rows = rows.train_test_split(test_size=HELD_OUT, seed=SEED)
 train_rows, held_out = rows["train"], rows["test"]
 print(f"{len(train_rows):,} questions to train on, {len(held_out)} held out")

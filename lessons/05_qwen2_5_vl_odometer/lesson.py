@@ -38,8 +38,8 @@ TRAIN_PICTURES = 0  # 0: all that are not held out
 HELD_OUT = 32  # pictures kept away from training
 MAX_STEPS = 60  # -1: train EPOCHS epochs instead
 EPOCHS = 1
-BATCH_SIZE = 2
-GRADIENT_ACCUMULATION = 4
+BATCH_SIZE = 8
+GRADIENT_ACCUMULATION = 1
 LEARNING_RATE = 2e-4
 RESPONSES_ONLY = True  # the loss ignores the prompts
 MAX_NEW_TOKENS = 96
@@ -86,6 +86,7 @@ from helpers.vision import FastVisionModel
 
 # %%
 rows = data.load_odometer_excel(DATASET)
+data.report_marks(rows, "{prompt}{response}")  # rows that forge a turn or a picture, if any
 report.side_by_side(rows.select(range(2)).to_list())
 
 # %% [markdown] lang="en"

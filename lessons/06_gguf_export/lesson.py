@@ -46,6 +46,7 @@ LICENSE = "llama3.1"  # the base model's
 DATASETS = ["FreedomIntelligence/medical-o1-reasoning-SFT"]
 DISCLAIMER = "Built with Llama. Made in a course, as an exercise. No medical advice; not evaluated for safety."
 VRAM_GB = 8
+DISK_GB = 70  # for these FORMATS of an 8B model; merged_16bit and f16 take 16 more each
 
 # %% [markdown] lang="en"
 # ## 2 · The machine
@@ -61,7 +62,15 @@ VRAM_GB = 8
 from helpers import llama_cpp, parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, unsloth=True, models=[ADAPTER], source=MODEL_SOURCE)
+runtime.require(
+    vram_gb=VRAM_GB,
+    disk_gb=DISK_GB,
+    written=0.9,  # merging fetches the 16-bit model into OUTPUT_DIR
+    folder=OUTPUT_DIR,
+    unsloth=True,
+    models=[ADAPTER],
+    source=MODEL_SOURCE,
+)
 llama_cpp.use(LLAMA_CPP)
 print(runtime.describe())
 
@@ -144,7 +153,7 @@ report.side_by_side(
 # | `q8_0` (GGUF) | 8.5 | llama.cpp; hardly to be told from 16 bits |
 # | `q4_k_m` (GGUF) | about 4.9 | laptops: the usual compromise |
 #
-# Merging writes a whole model before it writes a small one. So the disk is checked now, not in twenty minutes.
+# Merging writes a whole model before it writes a small one. `DISK_GB` was an estimate. Now that the model's size is known, the disk is checked exactly, and not in twenty minutes.
 
 # %% [markdown] lang="zh"
 # ## 5 · 选哪种格式，磁盘够不够
@@ -158,7 +167,7 @@ report.side_by_side(
 # | `q8_0`（GGUF） | 8.5 | llama.cpp，和 16 位几乎没有区别 |
 # | `q4_k_m`（GGUF） | 约 4.9 | 笔记本电脑，最常用的折中 |
 #
-# 要得到一个小文件，中间得先写出一整个大模型。所以现在就查磁盘，别等二十分钟以后才报错。
+# 要得到一个小文件，中间得先写出一整个大模型。开头的 `DISK_GB` 只是估计，现在知道了模型的大小，再按实际需要查一遍磁盘，别等二十分钟以后才报错。
 
 # %%
 exports = export.Exports.of(model, OUTPUT_DIR, FORMATS)

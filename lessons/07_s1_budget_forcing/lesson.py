@@ -111,6 +111,7 @@ from helpers import data, export, generation, hub, memory, reasoning, report
 
 # %%
 pool = data.load_s1k(DATASET, limit=POOL)
+data.report_marks(pool, "{question}" + BEGIN + "{thinking}" + END + "{answer}")  # rows that forge a turn, if any
 held_out = data.load_gsm8k(EVAL_DATASET)
 held_out = held_out.shuffle(seed=SEED).select(range(min(HELD_OUT, len(held_out))))
 print(f"{len(pool)} rows to choose from, {len(held_out)} held-out questions")

@@ -93,6 +93,7 @@ from helpers import data, export, generation, hub, memory, prompts, report, scor
 
 # %%
 pairs = data.load_preferences(DATASET, DATASET_CONFIG, ROWS)
+data.report_marks(pairs, "{prompt}{chosen}{rejected}")  # rows that forge a turn, if any
 shown = [pair | {"prompt": pair["prompt"][-1]["content"]} for pair in pairs.select(range(4))]
 report.side_by_side([{name: text[:600] for name, text in pair.items()} for pair in shown])
 

@@ -44,7 +44,7 @@ TENSOR_PARALLEL = 0  # GPUs that vLLM cuts the model over; 0 leaves vLLM out
 TENSOR_PARALLEL_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 SEED = 3407
 VRAM_GB = 8  # of each GPU; stop early on a machine with less
-DISK_GB = 12
+DISK_GB = 12  # 16 more for TENSOR_PARALLEL_MODEL
 
 # %% [markdown] lang="en"
 # ## 2 · The machine
@@ -64,7 +64,12 @@ DISK_GB = 12
 from helpers import launch, parameters, runtime
 
 parameters.check(globals())
-runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, models=[MODEL])
+runtime.require(
+    vram_gb=VRAM_GB,
+    disk_gb=DISK_GB,
+    folder=OUTPUT_DIR,
+    models=[MODEL, TENSOR_PARALLEL_MODEL] if TENSOR_PARALLEL else [MODEL],
+)
 cards = launch.cards(PROCESSES, vram_gb=VRAM_GB)
 print(runtime.describe())
 print(f"{PROCESSES} processes, on GPUs {', '.join(cards)}" if cards else f"{PROCESSES} processes, on the CPU")

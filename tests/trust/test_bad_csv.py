@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from mends import says_what_to_do
 
 from helpers.data import DataError, read_medical_csv
 from helpers.runtime import root
@@ -75,6 +76,7 @@ def test_a_file_is_read_right_or_refused(tmp_path, capsys, name):
         with pytest.raises(DataError) as caught:
             read_medical_csv(path)
         assert str(path) in str(caught.value) and says in str(caught.value)
+        assert says_what_to_do(str(caught.value)), caught.value
     else:
         rows = read_medical_csv(path).to_list()
         assert len(rows) == count and f"{count} rows" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from mends import says_what_to_do
 from openpyxl import Workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
@@ -238,6 +239,7 @@ def test_a_workbook_is_refused_with_the_place_and_the_mend(folder: Path, name: s
         data.load_odometer_excel(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and all(part in message for part in says), message
+    assert says_what_to_do(message), message
     assert message.rstrip().endswith((".", "…")) and len(message) < len(str(path)) + 1000
 
 
@@ -385,6 +387,7 @@ def test_a_truth_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
         data.load_truth(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and all(part in message for part in says) and len(message) < 1000, message
+    assert says_what_to_do(message), message
 
 
 @pytest.mark.bad_input

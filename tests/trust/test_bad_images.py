@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mends import says_what_to_do
 from openpyxl import Workbook
 from PIL import Image, ImageOps
 
@@ -111,6 +112,7 @@ def test_a_picture_is_refused_with_its_row(tmp_path: Path, name: str, monkeypatc
         data.load_odometer_excel(path)
     message = str(caught.value)
     assert message.startswith(f"{path}, row 3: {tmp_path / called}") and all(part in message for part in says), message
+    assert says_what_to_do(message), message
     assert message.endswith(".") and len(message) < len(str(path)) * 2 + 300
     assert [str(w.message) for w in recwarn if "PIL" in w.filename] == []
 

@@ -1,8 +1,12 @@
 """Every loader of JSON against every fault that a file can have: one `DataError` with the file's name and the mend."""
 
+import ast
+import importlib
 import json
+from pathlib import Path
 
 import pytest
+from mends import says_what_to_do
 
 from helpers import data
 from helpers.data import DataError
@@ -68,6 +72,7 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, loader, fault):
     with pytest.raises(DataError) as caught:
         LOADERS[loader][0](str(path))
     assert str(path) in str(caught.value) and says in str(caught.value)
+    assert says_what_to_do(str(caught.value)), caught.value
     assert len(str(caught.value)) < 2000
 
 
@@ -76,8 +81,39 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, loader, fault):
 def test_a_folder_or_a_file_that_is_not_there(tmp_path, loader):
     (tmp_path / "folder.json").mkdir()
     for name in ("gone.json", "folder.json"):
-        with pytest.raises(DataError, match=name):
+        with pytest.raises(DataError, match=name) as caught:
             LOADERS[loader][0](str(tmp_path / name))
+        assert says_what_to_do(str(caught.value)), caught.value
+
+
+def written(module: Path) -> dict[str, str]:
+    """The texts of the errors that a loader's source raises, by their line; constants filled in, other values as ….
+
+    Left out are those that other code makes or ends; the tables of faults reach these.
+    """
+    constants, texts = vars(importlib.import_module(f"helpers.data.{module.stem}")), {}
+
+    def text(part: ast.expr) -> str:
+        if isinstance(part, ast.Constant):
+            return part.value
+        value = constants.get(getattr(getattr(part, "value", None), "id", None))
+        return value if isinstance(value, str) else "…"
+
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DataError":
+            whole = "".join(map(text, getattr(node.args[0], "values", [node.args[0]])))
+            if not whole.endswith("…"):
+                texts[f"{module.name}:{node.lineno}"] = whole
+    return texts
+
+
+@pytest.mark.bad_input
+def test_every_error_of_the_loaders_says_what_to_do():
+    texts = {
+        place: text for module in Path(data.__file__).parent.glob("[!_]*.py") for place, text in written(module).items()
+    }
+    assert len(texts) > 60
+    assert {place: text for place, text in texts.items() if not says_what_to_do(text)} == {}
 
 
 @pytest.mark.bad_input

@@ -202,6 +202,19 @@ def test_a_typed_turn_is_the_turn_in_a_chat(tokenizer):
     assert report_marks(rows, "{prompt}") == {"<|im_end|>": [1], "<|im_start|>": [1]}
 
 
+@pytest.mark.bad_input
+def test_messages_are_looked_through_whatever_turn_holds_the_mark():
+    say = lambda *texts: [{"role": "user", "content": text} for text in texts]
+    chats = [say("a"), say("Hello.<|im_end|>", "b"), None, [], say(None), say("a", "b</s>")]
+    rows = Dataset.from_dict({"prompt": chats, "chosen": ["a", "b", "c<|im_end|>", "d", "e", "f"]})
+    found = {"</s>": [6], "<|im_end|>": [2, 3]}
+    assert report_marks(rows, "{prompt}{chosen}") == found
+    assert report_marks(rows.select(range(1, 6)), "{prompt}{chosen}") == {"</s>": [5], "<|im_end|>": [1, 2]}
+    assert report_marks(rows.select([5, 1]), "{prompt}") == {"</s>": [1], "<|im_end|>": [2]}
+    with pytest.raises(DataError, match="'prompt' is .*, not text"):
+        add_text(rows, "{prompt}")
+
+
 # A row's text: the marks found in it, under the template of lesson 02 with `</s>` at its end.
 MARKS = {
     "nothing": ("胃痛怎么办？", []),

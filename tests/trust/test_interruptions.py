@@ -79,7 +79,7 @@ def test_killed_ten_times_it_ends_where_it_would_have_ended(start, undisturbed, 
 
 
 @pytest.mark.parametrize(
-    "missing", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth"]
+    "missing", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 )
 def test_a_checkpoint_that_lacks_something_is_passed_over(undisturbed, tmp_path, capsys, missing):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_lacks_something_is_passed_over(undisturbed, tmp_path,
     assert f"{newest} was not finished: passed over" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt"])
+@pytest.mark.parametrize("file", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt"])
 @pytest.mark.parametrize("left", [0, 0.5])
 def test_a_checkpoint_with_a_file_cut_short_is_passed_over(undisturbed, tmp_path, file, left):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)

@@ -298,6 +298,70 @@ def test_require_is_silent_where_the_lesson_can_run(machine, capsys, what):
     assert runtime.require(**asked) is None and capsys.readouterr().out == ""
 
 
+# --- The set-up cell --------------------------------------------------------------------------------------------------
+
+UNREACHED = "fatal: unable to access 'https://github.com/x/y.git/': Could not resolve host: github.com"
+GITS = {  # what git does, and what is told of it
+    "without a network": (f'echo "{UNREACHED}" >&2; exit 128', UNREACHED),
+    "a git that says nothing": ("exit 1", "returned non-zero exit status 1"),
+    "no git": (None, "No such file or directory: 'git'"),
+    "a git that may not be run": ("", "Permission denied: 'git'"),
+}
+UNFETCHED = {
+    "en": (
+        "could not be fetched",
+        "Settings > Internet",
+        "install it",
+        "another network",
+        "mirror",
+        "upload its folder",
+    ),
+    "zh": ("没能从 GitHub 取到", "Settings > Internet", "请先安装", "换个网络", "镜像", "把整个文件夹上传到"),
+}
+EXECUTE = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+done = InteractiveShell.instance().run_cell(sys.stdin.read())
+print(type(done.error_in_exec).__name__)
+"""
+
+
+def fetch(folder: Path, language: str, git: str | None) -> list[str]:
+    """What a notebook shows of its set-up cell, executed in an empty folder with this shell script as git."""
+    (folder / "bin").mkdir()
+    if git is not None:
+        (folder / "bin" / "git").write_text(f"#!/bin/sh\n{git}\n")
+        (folder / "bin" / "git").chmod(0o755 if git else 0o644)
+    env = {"PATH": str(folder / "bin"), "HOME": str(folder), "PYTHONUTF8": "1"}
+    (folder / "work").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EXECUTE], input=set_up("01", language), env=env, cwd=folder / "work", capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="git is a shell script here")
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("what", GITS)
+def test_a_course_that_cannot_be_fetched_is_told_in_one_message(tmp_path, language, what):
+    git, reason = GITS[what]
+    *shown, error = fetch(tmp_path, language, git)
+    text = "\n".join(shown)
+    assert error == "SystemExit" and "Traceback" not in text and len(shown) < 12, text
+    assert reason in text and str(tmp_path / "work" / "llm-finetuning-course") in text
+    assert [part for part in UNFETCHED[language] if part not in text] == []
+    assert bool(HAN.search(text)) == (language == "zh")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="git is a shell script here")
+def test_a_course_that_is_fetched_is_gone_on_with(tmp_path):
+    """A git that makes what the cell imports."""
+    made = 'echo "def setup(language): print(language)" > "$folder/helpers/platform_setup.py"'
+    git = f'for folder; do :; done; /bin/mkdir -p "$folder/helpers"; {made}'
+    assert fetch(tmp_path, "zh", git) == ["zh", "NoneType"]
+
+
 # --- The lessons on the free machines ---------------------------------------------------------------------------------
 
 
@@ -317,20 +381,50 @@ FREE = {
 }
 
 
+# What has no room there as it stands, and what is said: merging an 8B model writes more than Kaggle keeps.
+NO_ROOM = {("06", "kaggle"): f"63 GB of free disk space are needed and {WORKING}"}
+
+
 @pytest.mark.parametrize("platform", FREE)
 @pytest.mark.parametrize("number", LESSONS)
 def test_a_lesson_starts_on_a_free_machine_unless_it_says_that_it_needs_more(machine, monkeypatch, number, platform):
     looked_at = []
     machine.be(platform, **FREE[platform])
     monkeypatch.setattr(hub, "check_model", lambda name, source="huggingface": looked_at.append(name))
-    call = lambda: exec(requiring(number), {"runtime": runtime} | LESSONS[number].parameters)
+    parameters = LESSONS[number].parameters
+    there = {"OUTPUT_DIR": f"{FREE[platform]['root']}/{parameters['OUTPUT_DIR']}"}
+    call = lambda: exec(requiring(number), {"runtime": runtime} | parameters | there)
     if LESSONS[number].facts["needs"]["vram_gb"] > T4[1]:
         with pytest.raises(runtime.NotEnough, match="Tesla T4"):
+            call()
+        return
+    if says := NO_ROOM.get((number, platform)):
+        with pytest.raises(runtime.NotEnough, match=re.escape(says)):
             call()
         return
     call()
     named = LESSONS[number].parameters.keys() & {"MODEL", "ADAPTER", "EMBEDDER", "REWARD_MODEL"}
     assert sorted(looked_at) == sorted(LESSONS[number].parameters[name] for name in named)
+
+
+@pytest.mark.parametrize("number", LESSONS)
+def test_a_lesson_asks_for_the_disk_that_it_says_it_needs(machine, monkeypatch, number):
+    machine.be(gpu=("NVIDIA H200", 139.8, (9, 0)), disks={"/": (900, 0.5)})
+    monkeypatch.setattr(hub, "check_model", lambda name, source="huggingface": pytest.fail(f"{name} is asked for"))
+    lesson = LESSONS[number]
+    with pytest.raises(runtime.NotEnough, match=f"{lesson.facts['needs']['disk_gb']} GB of free disk space are needed"):
+        exec(requiring(number), {"runtime": runtime} | lesson.parameters)
+    with pytest.raises(runtime.NotEnough, match="GB of free disk space are needed"):
+        exec(requiring(number), {"runtime": runtime} | lesson.parameters | lesson.trim("en"))
+
+
+def test_the_model_that_vllm_cuts_up_is_asked_for_where_it_is_used(machine, monkeypatch):
+    looked_at = []
+    machine.be("colab", **FREE["colab"])
+    monkeypatch.setattr(hub, "check_model", lambda name, source="huggingface": looked_at.append(name))
+    given = LESSONS["13"].parameters | {"TENSOR_PARALLEL": 2}
+    exec(requiring("13"), {"runtime": runtime} | given)
+    assert looked_at == [given["MODEL"], given["TENSOR_PARALLEL_MODEL"]]
 
 
 IMPORTED = re.compile(r"^(?:import|from) (unsloth|transformers|trl|peft)\b", re.MULTILINE)
@@ -543,6 +637,15 @@ REPOSITORIES = {
     "models/me/gated": {MAIN: MODEL},
     "models/me/pickled": {MAIN: {"config.json": b"{}", "pytorch_model.bin": b"P"}},
     "models/me/bare": {MAIN: {"README.md": b"A GGUF, say."}},
+    **{
+        f"models/me/on-{base}": {
+            MAIN: {
+                "adapter_config.json": f'{{"base_model_name_or_path": "me/{base}"}}'.encode(),
+                "adapter_model.safetensors": b"S",
+            }
+        }
+        for base in ("model", "gated", "none", "pickled")
+    },
 }
 PLACES = {platform: [runtime.WORDS[language][f"secret {platform}"] for language in LANGUAGES] for platform in PLATFORMS}
 SECRET = "hf_" + "x" * 34
@@ -584,6 +687,14 @@ def nothing(server, patch, folder):
 
 def offline(server, patch, folder):
     patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def trained_here(server, patch, folder):
+    """An adapter of an earlier lesson, and a Hub that its base cannot be had from any more."""
+    (folder / "outputs" / "adapter").mkdir(parents=True)
+    (folder / "outputs" / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "me/model"}')
+    patch.chdir(folder)
+    server.ask("http://127.0.0.1:9")
 
 
 def clientless(server, patch, folder):
@@ -641,6 +752,32 @@ def test_a_model_that_cannot_be_had_is_told_before_anything_large_moves(
     assert [path for _, path, _ in endpoint.asked if re.search(r"/resolve/.*\.(safetensors|bin)$", path)] == []
 
 
+# What is wrong with an adapter's base: how it comes about, the adapter, and what is said of the base.
+BASES_UNHAD = {
+    "gated": (state(gated={"me/gated": {"good"}}), "me/on-gated", "gated, no token"),
+    "not there": (nothing, "me/on-none", "no such model"),
+    "a pickle": (nothing, "me/on-pickled", "a pickle"),
+    "pinned, and its base is not there": (nothing, "me/on-none@main", "no such model"),
+    "out of reach": (trained_here, "outputs/adapter", "nobody there"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("what", BASES_UNHAD)
+def test_so_is_the_base_of_an_adapter(endpoint, monkeypatch, tmp_path, what, language):
+    happen, name, as_of_a_model = BASES_UNHAD[what]
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    happen(endpoint, monkeypatch, tmp_path)
+    for ask in (runtime.require, lambda models: hub.resolve_model(*models)):
+        with pytest.raises(hub.ModelNotFound) as caught:
+            ask(models=[name])
+        first, *rest = one_text(caught, language).splitlines()
+        assert name.split("@")[0] in first and "base_model_name_or_path" in first
+        assert ("is an adapter, and its base model" if language == "en" else "是适配器，它的基座") in first
+        assert UNHAD[as_of_a_model][3 + LANGUAGES.index(language)] in "\n".join(rest)
+    assert [path for _, path, _ in endpoint.asked if re.search(r"/resolve/.*\.(safetensors|bin)$", path)] == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_where_the_token_goes_and_the_network_is_switched_on(endpoint, monkeypatch, platform, language):
@@ -657,7 +794,7 @@ def test_where_the_token_goes_and_the_network_is_switched_on(endpoint, monkeypat
 
 
 def test_a_model_that_is_there_keeps_its_name(endpoint):
-    for name in ("me/model", "me/bare"):  # the second has no configuration: whoever loads it will judge
+    for name in ("me/model", "me/on-model", "me/bare"):  # the last has no configuration: whoever loads it will judge
         hub.check_model(name)
         assert hub.resolve_model(name) == name
 
@@ -714,5 +851,5 @@ def test_what_is_here_already_needs_no_hub(endpoint, monkeypatch, tmp_path):
 def test_asking_imports_neither_transformers_nor_torch(endpoint, monkeypatch):
     for name in ("transformers", "torch", "trl"):
         monkeypatch.setitem(sys.modules, name, None)  # an import would fail
-    hub.check_model("me/model")
-    hub.check_model("nano/qwen2")
+    for name in ("me/model", "me/on-model", "nano/qwen2"):
+        hub.check_model(name)

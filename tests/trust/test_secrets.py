@@ -33,7 +33,7 @@ from filelock import FileLock
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from helpers import checkup, export, hub, runtime, serve, tracking
+from helpers import checkup, export, hub, launch, runtime, serve, tracking
 from tests import hub_server
 from tests.platform_modules import write
 from tools.lessons import ROOT, load_course
@@ -541,30 +541,79 @@ def test_a_pickled_adapter_is_refused_and_read_as_data(tmp_path, mark, small):
     assert not mark.exists()
 
 
+def trainer(folder: Path, small, steps: int = 1):
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    options = {"save_steps": 1, "max_steps": steps, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
+    arguments = TrainingArguments(str(folder), per_device_train_batch_size=1, **options)
+    rows = [{"input_ids": [2, 3, 4], "labels": [2, 3, 4]}] * 4
+    return Trainer(AutoModelForCausalLM.from_config(small[0]), arguments, train_dataset=rows)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, small) -> Path:
+    """What a trainer wrote after a step, in a folder of its own."""
+    trainer(tmp_path / "out", small).train()
+    return tmp_path / "out" / "checkpoint-1"
+
+
 @pytest.mark.parametrize(
     "file", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin"]
 )
-def test_going_on_from_a_checkpoint_runs_nothing(tmp_path, mark, small, file):
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
-
-    def trainer(steps: int) -> Trainer:
-        options = {"save_steps": 1, "max_steps": steps, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
-        arguments = TrainingArguments(str(tmp_path / "out"), per_device_train_batch_size=1, **options)
-        rows = [{"input_ids": [2, 3, 4], "labels": [2, 3, 4]}] * 4
-        return Trainer(AutoModelForCausalLM.from_config(small[0]), arguments, train_dataset=rows)
-
-    trainer(1).train()
-    checkpoint = tmp_path / "out" / "checkpoint-1"
+def test_going_on_from_a_checkpoint_runs_nothing(checkpoint, mark, small, file):
     if file == "pytorch_model.bin":
         (checkpoint / "model.safetensors").unlink()
     plant(checkpoint / file, mark)
     try:
-        trainer(2).train(resume_from_checkpoint=str(checkpoint))
+        trainer(checkpoint.parent, small, 2).train(resume_from_checkpoint=str(checkpoint))
     except Exception as error:
         assert "weights_only" in str(error)  # why it would not read the file
     else:
         assert file == "training_args.bin"  # is not read at all
     assert not mark.exists()
+
+
+PLANTED = {  # what is planted in a checkpoint, and why it is refused
+    "optimizer.pt": ("optimizer.pt holds something other than numbers", "optimizer.pt 里不只是数字"),
+    "scheduler.pt": ("scheduler.pt holds something other than numbers", "scheduler.pt 里不只是数字"),
+    "scaler.pt": ("scaler.pt holds something other than numbers", "scaler.pt 里不只是数字"),
+    "rng_state_1.pth": ("rng_state_1.pth holds something other than numbers", "rng_state_1.pth 里不只是数字"),
+    "pytorch_model.bin": (
+        r"its weights are a pickle \(pytorch_model.bin\)",
+        r"权重是 pickle 格式（pytorch_model.bin）",
+    ),
+    "adapter_model.bin": (
+        r"its weights are a pickle \(adapter_model.bin\)",
+        r"权重是 pickle 格式（adapter_model.bin）",
+    ),
+}
+MENDS = ("Delete this folder or move it elsewhere, and start again", "请把这个文件夹删掉或移走，再重新开始")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("file", PLANTED)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_checkpoint_with_a_planted_file_is_refused_when_it_is_chosen(
+    checkpoint, mark, monkeypatch, language, file, zipped
+):
+    import torch
+
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    assert launch.last_checkpoint(checkpoint.parent) == str(checkpoint)
+    if file.endswith(".bin"):
+        (checkpoint / "model.safetensors").unlink()
+    torch.save({"bomb": Bomb(mark)}, checkpoint / file, _use_new_zipfile_serialization=zipped)
+    says = re.escape(str(checkpoint)) + ".*" + PLANTED[file][language == "zh"] + ".*" + MENDS[language == "zh"]
+    with pytest.raises(hub.UnsafeModel, match=says):
+        launch.last_checkpoint(checkpoint.parent)
+    assert not mark.exists()
+
+
+def test_what_a_trainer_does_not_read_keeps_nobody_from_going_on(checkpoint, mark, small):
+    plant(checkpoint / "training_args.bin", mark)
+    plant(checkpoint / "pytorch_model.bin", mark)  # beside model.safetensors, which comes first
+    trainer(checkpoint.parent, small, 2).train(resume_from_checkpoint=launch.last_checkpoint(checkpoint.parent))
+    assert (checkpoint.parent / "checkpoint-2").is_dir() and not mark.exists()
 
 
 # --- The project's own code -------------------------------------------------------------------------------------------
@@ -1037,7 +1086,7 @@ def fetched(tmp_path_factory) -> tuple[dict[tuple[str, str], list], list]:
 
 
 @pytest.mark.parametrize(("name", "expected", "commit"), MODELS)
-def test_a_model_comes_with_its_commit_and_by_it(fetched, name, expected, commit):
+def test_a_model_comes_with_its_commit_and_by_it(fetched, monkeypatch, name, expected, commit):
     value, said, error = fetched[0]["model", name]
     if commit is None:
         assert value is None and re.match(expected, error) and said == ""
@@ -1048,6 +1097,8 @@ def test_a_model_comes_with_its_commit_and_by_it(fetched, name, expected, commit
         assert value == expected == name and said.rstrip().endswith(f"the same again: '{name}@{commit}'")
         return
     assert Path(value).name == expected and hub.hub_name(value) == repository
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path(value).parents[2]))  # an adapter's base
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert hub.resolve_model(value) == value
     assert ("the same again" in said) == (revision != commit)
     there = {file.name for file in Path(value).iterdir()}

@@ -44,6 +44,16 @@ def test_a_record_may_say_its_own_spread() -> None:
     assert compare.compare(record() | {"spread": 0.2}, slow) == ([], [])
 
 
+def test_a_figure_has_the_spread_that_its_side_was_measured_with() -> None:
+    slow = record(tokens_per_s=90.0, seconds_per_step=2.2, spread={"tokens_per_s": 0.12})
+    (change,), _ = compare.compare(record(spread={"tokens_per_s": 0.01, "seconds_per_step": 0.02}), slow)
+    assert change.figure == "seconds_per_step"  # 10 %; of the other the wider of both spreads counts
+    (change,), _ = compare.compare(record(), record(tokens_per_s=97.0, spread={}) | {"ratios": {"a / b": 2.0}})
+    assert change.figure == "a / b"
+    wide = record() | {"ratios": {"a / b": 2.0}, "spread": 0.5}
+    assert compare.compare(record(), wide) == ([], [])
+
+
 def test_on_other_hardware_only_ratios_count() -> None:
     slow = record(tokens_per_s=10.0) | {"hardware": "other", "ratios": {"a / b": 2.0, "memory, a / b": 9.0}}
     (change,), _ = compare.compare(record(), slow)
@@ -51,11 +61,27 @@ def test_on_other_hardware_only_ratios_count() -> None:
     more = record() | {"ratios": {"memory, a / b": 0.4}}
     (change,), _ = compare.compare(more | {"ratios": {"memory, a / b": 0.2}}, more)
     assert change.worse == 1.0
+    share = [record() | {"ratios": {"share of a": value}} for value in (0.5, 0.6)]
+    (change,), _ = compare.compare(*share)
+    assert change.worse == pytest.approx(0.2)
 
 
 def test_a_side_that_only_one_record_has_is_named() -> None:
     found, alone = compare.compare(record(), record(name="b"))
     assert found == [] and alone == ["only in the new record: b, batch 8", "only in the old record: a, batch 8"]
+    _, alone = compare.compare(record(), record() | {"ratios": {"a / c": 3.0}})
+    assert alone == ["only in the new record: ratio a / c", "only in the old record: ratio a / b"]
+
+
+def test_other_versions_and_settings_are_said(tmp_path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(record() | {"versions": {"torch": "2.11", "polars": "2.1"}, "settings": {"steps": 3}}))
+    new.write_text(json.dumps(record() | {"versions": {"torch": "2.12"}, "settings": {"steps": 3}}))
+    said = report(old, new)
+    assert "other versions: torch 2.11 → 2.12, polars 2.1 → none" in said and "other settings" not in said
+    new.write_text(json.dumps(record() | {"versions": {"torch": "2.12"}, "settings": {"steps": 4}}))
+    assert "other settings: steps 3 → 4" in report(old, new)
+    assert report(old, old).endswith("nothing changed by more than the spread")
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.glob("*.json")), ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from tools import build, cli, verified
+from tools.lessons import ROOT
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -109,3 +111,69 @@ def test_a_run_with_a_parameter_set_by_hand_says_so(tiny, monkeypatch) -> None:
     assert cli.main(run) == 0
     (entry,) = verified.entries(tiny.root)
     assert entry["parameters"] == f"full with {name}"
+
+
+# tools/verify_full.sh, in a copy of the course: it writes verified.json, the notebooks and the READMEs of where it stands
+
+
+def copied(course: Path, parts: tuple[str, ...] = ()) -> Path:
+    """The checkout's files as they are now, or those parts alone, and its environment beside them."""
+    command = ["git", "ls-files", "-coz", "--exclude-standard", *parts]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (course / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, course / name)
+    (course / ".venv").symlink_to(sys.prefix)
+    return course
+
+
+def verify_full(course: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # The environment's `course` is the checkout's own, unless the copy comes first on the path.
+    environment = os.environ | {"PYTHONPATH": str(course), "HF_HUB_OFFLINE": "1"}
+    command = [course / "tools" / "verify_full.sh", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.notebook
+def test_full_runs_of_all_lessons_are_noted_in_both_languages(tiny) -> None:
+    copied(tiny.root, ("tools", "helpers", "pyproject.toml", "requirements.txt"))
+    done = verify_full(tiny.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [(entry["language"], entry["parameters"], entry["passed"]) for entry in verified.entries(tiny.root)]
+    assert found == [("en", "full", True), ("zh", "full", True)]
+
+
+@pytest.mark.weekly
+@pytest.mark.notebook
+@pytest.mark.nano
+def test_full_runs_go_on_after_a_lesson_that_fails_and_name_it(tmp_path) -> None:
+    before = (ROOT / verified.FILE).read_bytes()
+    course = copied(tmp_path / "course")
+    source, facts = (course / "lessons" / "00_start_here" / name for name in ("lesson.py", "lesson.toml"))
+    machine = '# %% [markdown] lang="en"\n# ## 2 '
+    broken = source.read_text("utf-8").replace(machine, f"# %%\nraise RuntimeError('broken')\n\n{machine}")
+    source.write_text(broken, "utf-8")
+    facts.write_text(facts.read_text("utf-8").replace('en = "Start here', 'en = "Start anew'), "utf-8")
+    settings = {
+        "MODEL": "nano/qwen2", "DATASET": "data_samples/alpaca_en.json", "MAX_STEPS": 2, "MAX_SEQ_LENGTH": 256,
+        "HELD_OUT": 8, "MAX_NEW_TOKENS": 8, "GRADIENT_CHECKPOINTING": False, "VRAM_GB": 0, "DISK_GB": 1,
+    }  # fmt: skip
+    given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    done = verify_full(course, "00 01", *given)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (1, ["failed: 00-en 00-zh"]), done.stdout + done.stderr
+    assert "RuntimeError: broken" in done.stdout
+    parameters = f"full with {', '.join(sorted(settings))}"
+    found = [entry for entry in verified.entries(course) if entry["parameters"] == parameters]
+    assert [(entry["lesson"], entry["language"], entry["passed"]) for entry in found] == [
+        ("00_start_here", "en", False),
+        ("00_start_here", "zh", False),
+        ("01_alpaca_sft", "en", True),
+        ("01_alpaca_sft", "zh", True),
+    ]
+    for language in ("en", "zh"):  # built anew, also after a failure
+        notebook = course / "notebooks" / language / "00_start_here.ipynb"
+        assert "raise RuntimeError('broken')" in notebook.read_text("utf-8")
+    readme = (course / "README.md").read_text("utf-8")
+    assert "Start anew" in readme and "full with" not in readme  # a trial is no proof
+    assert (ROOT / verified.FILE).read_bytes() == before

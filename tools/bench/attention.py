@@ -17,6 +17,11 @@ from tools.bench import records
 BATCH, HEADS, HEAD = 8, 28, 128  # Qwen2.5-7B's, keys and values repeated for all heads as transformers does
 LENGTHS = range(128, 448, 8)
 WARM = (64, 72)  # the first call of a process loads the kernels
+ROUNDS = 3  # processes: a length is new to each
+SETTINGS = {
+    "batch": BATCH, "heads": HEADS, "head_dim": HEAD,
+    "shortest": LENGTHS[0], "longest": LENGTHS[-1], "lengths": len(LENGTHS),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,15 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = records.parser(__doc__, "attention")
+    parser = records.parser(__doc__, "attention", ROUNDS)
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
         return 0
     record = records.new(
         "attention at a length that has not come before",
         f"{BATCH} rows, {HEADS} heads of {HEAD}, lengths from {LENGTHS.start} to {LENGTHS[-1]}, bfloat16",
-        "milliseconds a call, the mean over all lengths",
+        f"milliseconds a call, the mean over all lengths; the median of {options.rounds} rounds",
+        SETTINGS,
         ("torch",),
     )
     return records.run_sides("tools.bench.attention", record, [*sides()], "", options, ratios)

@@ -3,7 +3,8 @@
     course bench --compare OLD.json NEW.json
 
 Absolute figures are compared when both records come from the same hardware; ratios always, because both of their
-sides ran on one machine. A report: it says what changed and decides nothing.
+sides ran on one machine. The spread is what a bench measured of a side in several rounds, and else taken for granted.
+A report: it says what changed and decides nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 
 from tools.lessons import LessonError
 
-SPREAD = 0.05  # of two runs of one side on one machine, where a record does not say
+SPREAD = 0.05  # of two runs of one side on one machine, where neither its row nor the record says
 # What ends like this is a figure, and better when it is smaller or larger; all else says which side it is.
 SMALLER = ("seconds", "seconds_per_step", "seconds_to_start", "seconds_to_first_loss", "_s", "_ms", "_gib")
 LARGER = ("tokens_per_s", "_per_s", "_per_s_one", "_per_s_many", "_batch_1", "_batch_32", "efficiency")
-NEITHER = ("losses", "wall_seconds", "useful_tokens_per_step", "tokens_per_step", "versions", "digest")
+NEITHER = ("losses", "wall_seconds", "useful_tokens_per_step", "tokens_per_step", "versions", "digest", "spread")
 
 
 @dataclass(frozen=True)
@@ -39,24 +40,25 @@ class Change:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[Change], list[str]]:
-    """What changed by more than the spread, and which sides only one of the records has.
+    """What changed by more than the spread, and which sides and ratios only one of the records has.
 
     Raises LessonError for records of two subjects.
     """
     if old["subject"] != new["subject"]:
         raise LessonError(f"not one subject: {old['subject']!r} and {new['subject']!r}; compare records of one bench.")
-    spread = max(old.get("spread", SPREAD), new.get("spread", SPREAD))
     before, after = ({_side(row): row for row in record["rows"]} for record in (old, new))
-    alone = [f"only in {'the old' if side in before else 'the new'} record: {side}" for side in before ^ after.keys()]
+    alone = _alone("", before, after)
     changes = []
     if old["hardware"] == new["hardware"]:
         for side in before.keys() & after.keys():
-            changes += _changes(side, before[side], after[side])
-    for name, value in old.get("ratios", {}).items():
-        if value and (now := new.get("ratios", {}).get(name)):
-            sign = 1 if "memory" in name else -1  # of memory, less is better; all other ratios are of speed
-            changes.append(Change("ratio", name, value, now, sign * (now - value) / value))
-    return sorted((c for c in changes if abs(c.worse) > spread), key=lambda change: -change.worse), sorted(alone)
+            changes += _changes(side, (old, before[side]), (new, after[side]))
+    ratios, now = (record.get("ratios", {}) for record in (old, new))
+    alone += _alone("ratio ", ratios, now)
+    spread = max(record.get("spread", SPREAD) for record in (old, new))
+    for name in ratios.keys() & now.keys():
+        sign = 1 if "memory" in name or "share" in name else -1  # less is better; all other ratios are of speed
+        changes += _change("ratio", name, (ratios[name], now[name]), sign, spread)
+    return sorted(changes, key=lambda change: -change.worse), alone
 
 
 def report(old: Path, new: Path) -> str:
@@ -69,6 +71,12 @@ def report(old: Path, new: Path) -> str:
     facts = [f"{path}: {record['hardware']}, {record['date']}" for path, record in zip((old, new), records)]
     if records[0]["hardware"] != records[1]["hardware"]:
         facts.append("two kinds of hardware: only ratios are compared")
+    for what in ("versions", "settings"):
+        before, after = (record.get(what, {}) for record in records)
+        changed = [name for name in before | after if before.get(name) != after.get(name)]
+        if changed and before:
+            told = (f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in changed)
+            facts.append(f"other {what}: {', '.join(told)}")
     return "\n".join([*facts, *alone, *(map(str, changes) if changes else ["nothing changed by more than the spread"])])
 
 
@@ -82,10 +90,32 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _changes(side: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
-    for name, sign in _figures(old):
-        if name in new and isinstance(new[name], int | float) and old[name]:
-            yield Change(side, name, old[name], new[name], sign * (new[name] - old[name]) / old[name])
+def _changes(
+    side: str, old: tuple[dict[str, Any], dict[str, Any]], new: tuple[dict[str, Any], dict[str, Any]]
+) -> Iterator[Change]:
+    """What changed of one side; `old` and `new` are a record and that side's row."""
+    for name, sign in _figures(old[1]):
+        if isinstance(new[1].get(name), int | float):
+            spread = max(_spread(record, row, name) for record, row in (old, new))
+            yield from _change(side, name, (old[1][name], new[1][name]), sign, spread)
+
+
+def _change(side: str, figure: str, values: tuple[float, float], sign: int, spread: float) -> Iterator[Change]:
+    """The change from the first value to the second, where it is larger than the spread."""
+    old, new = values
+    if old and abs(new - old) / abs(old) > spread:
+        yield Change(side, figure, old, new, sign * (new - old) / old)
+
+
+def _spread(record: dict[str, Any], row: dict[str, Any], figure: str) -> float:
+    """Half the range of a figure over its median; a figure that all rounds agreed on has the usual spread."""
+    return row["spread"].get(figure, SPREAD) if "spread" in row else record.get("spread", SPREAD)
+
+
+def _alone(what: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What only one of two records has, by name."""
+    found = {name: "old" if name in before else "new" for name in before.keys() ^ after.keys()}
+    return sorted(f"only in the {record} record: {what}{name}" for name, record in found.items())
 
 
 def _figures(row: dict[str, Any]) -> Iterator[tuple[str, int]]:

@@ -18,8 +18,18 @@ from typing import Any
 from tools.bench import records, training
 
 REFERENCES = ("none: SFT", "second model", "adapter copy", "computed beforehand")
-STEPS, RANK = 3, 16
+STEPS, RANK, BETA = 3, 16, 0.1
 MODEL = "Qwen2.5-7B"
+
+
+def settings(batch: int, length: int) -> dict[str, Any]:
+    """What both trainers are given."""
+    return {
+        "max_length": length,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": batch,
+        "optim": "adamw_8bit",
+    }
 
 
 def measure(path: str, reference: str, bits: int, batch: int, length: int) -> dict[str, Any]:
@@ -43,10 +53,7 @@ def measure(path: str, reference: str, bits: int, batch: int, length: int) -> di
     )
     words = " ".join(f"{n % 83 + 10} apples and {n % 71 + 12} pears" for n in range(length))
     common = {
-        "max_length": length,
-        "max_steps": STEPS,
-        "per_device_train_batch_size": batch,
-        "optim": "adamw_8bit",
+        **settings(batch, length),
         "bf16": runtime.dtype() == torch.bfloat16,
         "logging_steps": 1,
         "save_strategy": "no",
@@ -68,7 +75,7 @@ def measure(path: str, reference: str, bits: int, batch: int, length: int) -> di
                 processing_class=tokenizer,
                 train_dataset=Dataset.from_dict({name: text * STEPS * batch for name, text in pairs.items()}),
                 args=DPOConfig(
-                    output_dir=out, precompute_ref_log_probs=reference == "computed beforehand", beta=0.1, **common
+                    output_dir=out, precompute_ref_log_probs=reference == "computed beforehand", beta=BETA, **common
                 ),
             )
         memory.free()
@@ -107,6 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         "peak memory of DPO by where its reference comes from",
         options.model or f"{MODEL}'s shape, random weights",
         "GiB allocated by torch on a GPU (the CUDA context comes on top), resident memory on a CPU",
+        settings(options.batch, options.length) | {"beta": BETA, "lora_rank": RANK, "lora_alpha": RANK},
     )
     wanted = [(bits, reference) for bits in (4, 16) for reference in REFERENCES]
     sizes = ["--batch", str(options.batch), "--length", str(options.length)]

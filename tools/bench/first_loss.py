@@ -5,16 +5,14 @@
 
 Each round is `course run NN --set MAX_STEPS=1`: all is as in the trimmed run up to the cell that trains, which ends
 with the first loss. Papermill notes when each cell began and how long it took; the cell's source says what it was for.
-The nano models are built beforehand. Run it on a machine that does nothing else.
+The nano models are built beforehand, if they are not there. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,10 +24,13 @@ from typing import Any
 
 import nbformat
 
+from tools import run
 from tools.bench import records
+from tools.lessons import load_course
 
 LESSONS = ("01", "02")  # where the imports stand in cells of their own
 ROUNDS = 3
+SETTINGS = {"MAX_STEPS": 1}  # beside the trim
 # What a cell is for, by its source: the first that fits, from the cell that imports Unsloth on.
 KINDS = {
     "training": r"\.train\(\)|Trainer\(|Config\(|train_on_responses_only",
@@ -64,15 +65,27 @@ def parts(cells: Sequence[dict[str, Any]], began: float) -> dict[str, float]:
 
 
 def measure(lesson: str) -> dict[str, float]:
-    """One round: the command, and what its notebook says."""
+    """One round: the command, and what its notebook says; seconds of each part and of all."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tools.cli", "run", lesson, "--set", "MAX_STEPS=1", "--out", folder]
+        command = [sys.executable, "-m", "tools.cli", "run", lesson, "--out", folder]
+        command += [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
         began = time.time()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         try:
-            return parts(nbformat.read(Path(folder, "notebook.ipynb"), as_version=4).cells, began)
+            told = parts(nbformat.read(Path(folder, "notebook.ipynb"), as_version=4).cells, began)
         except (OSError, ValueError) as error:
             raise SystemExit(f"lesson {lesson}: {error}\n{done.stdout[-800:]}{done.stderr[-800:]}") from None
+    return {f"{part}_s": seconds for part, seconds in told.items()} | {"seconds_to_first_loss": sum(told.values())}
+
+
+def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What can be held against another machine: which share of the way the imports are, and which all else."""
+    found = {}
+    for row in rows:
+        share = row["imports_s"] / row["seconds_to_first_loss"]
+        for what, part in (("imports", share), ("all else", 1 - share)):
+            found[f"{row['name']}, share of {what}"] = round(part, 2)
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,19 +94,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/first_loss_cpu.json"))
     options = parser.parse_args(argv)
+    course = load_course()
     record = records.new(
         "seconds to the first loss of a trimmed lesson",
         "nano models, built beforehand",
         f"seconds, the median of {options.rounds} rounds for each part",
+        {name.lower(): value for name, value in SETTINGS.items()} | {"rounds": options.rounds},
     )
-    record["hardware"] = f"CPU, {os.cpu_count()} cores"
+    record["hardware"] = records.processor()
     for lesson in options.lessons:
-        rounds = [measure(lesson) for _ in range(options.rounds)]
-        row = {"name": f"lesson {lesson}"}
-        row |= {f"{part}_s": round(statistics.median(told[part] for told in rounds), 1) for part in PARTS}
-        row["seconds_to_first_loss"] = round(statistics.median(sum(told.values()) for told in rounds), 1)
+        run.prepare(course.lesson(lesson).trim("en"))
+        row = {"name": f"lesson {lesson}"} | records.middle([measure(lesson) for _ in range(options.rounds)])
+        row |= {name: round(seconds, 1) for name, seconds in row.items() if isinstance(seconds, float)}
         print(json.dumps(row), flush=True)
         record["rows"].append(row)
+        record["ratios"] = ratios(record["rows"])
+        record |= records.widest(record["rows"], ("imports_s", "seconds_to_first_loss"))
         records.save(record, options.out)
     return records.verdict(record, len(options.lessons))
 

@@ -22,6 +22,16 @@ from tools.bench import records, training
 MODEL, LENGTH, RANK = "Qwen2.5-3B", 1024, 32
 GROUP, BATCH, ACCUMULATION, COMPLETION = 8, 8, 4, 384  # 32 answers a step
 STEPS, WARM_UP = 3, 1  # the first step compiles
+TRAINER = {
+    "num_generations": GROUP, "max_completion_length": COMPLETION, "temperature": 1.0, "loss_type": "dapo", "beta": 0.0,
+    "mask_truncated_completions": False, "per_device_train_batch_size": BATCH,
+    "gradient_accumulation_steps": ACCUMULATION, "max_steps": STEPS, "learning_rate": 5e-6, "max_grad_norm": 0.1,
+    "seed": 0,
+}  # fmt: skip
+VLLM = {"gpu_memory_utilization": 0.3}
+SETTINGS = TRAINER | VLLM | {
+    "max_seq_length": LENGTH, "lora_rank": RANK, "lora_alpha": RANK, "steps_left_out": WARM_UP,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,11 +78,8 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             reward_funcs=[reward],
             train_dataset=Dataset.from_dict({"prompt": prompts}),
             args=GRPOConfig(
-                output_dir=out, num_generations=GROUP, max_completion_length=COMPLETION, temperature=1.0,
-                use_vllm=side.vllm, loss_type="dapo", beta=0.0, mask_truncated_completions=False,
-                per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATION, max_steps=STEPS,
-                learning_rate=5e-6, max_grad_norm=0.1, bf16=True, logging_steps=1, save_strategy="no",
-                report_to="none", seed=0,
+                output_dir=out, use_vllm=side.vllm, **TRAINER,
+                bf16=True, logging_steps=1, save_strategy="no", report_to="none",
             ),
             callbacks=[clock],
             **options,
@@ -98,7 +105,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
     if side.engine == "unsloth":
         from unsloth import FastLanguageModel
 
-        vllm = {"fast_inference": True, "gpu_memory_utilization": 0.3, "max_lora_rank": RANK} if side.vllm else {}
+        vllm = {"fast_inference": True, **VLLM, "max_lora_rank": RANK} if side.vllm else {}
         model, tokenizer = FastLanguageModel.from_pretrained(
             path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=side.bits == 4, **vllm
         )
@@ -138,6 +145,7 @@ def main() -> int:
         f"{MODEL}'s shape, random weights in {options.bits} bits, LoRA r = {RANK}",
         f"tokens of {BATCH * ACCUMULATION} answers of up to {COMPLETION} tokens a second of the whole step, training "
         "included; GiB allocated by torch (vLLM's own share beside it)",
+        SETTINGS,
         (*records.PACKAGES, "vllm"),
     )
     with tempfile.TemporaryDirectory() as path:

@@ -25,6 +25,9 @@ from tools.bench import records
 MODEL = "Qwen2.5-1.5B"
 PROMPT, NEW = 128, 256  # tokens
 BATCHES = (1, 32)
+BEST_OF, SEED = 2, 0
+VLLM = {"max_model_len": 1024, "gpu_memory_utilization": 0.5}
+SETTINGS = VLLM | {"prompt_tokens": PROMPT, "new_tokens": NEW, "best_of": BEST_OF, "seed": SEED}
 Write = Callable[[list[list[int]], int], list[list[int]]]  # prompts and a budget -> answers, in token ids
 
 
@@ -50,11 +53,11 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     began = time.perf_counter()
     write = {"transformers": _transformers, "Unsloth": _unsloth, "vLLM": _vllm}.get(side.engine, _llama_cpp)(side, path)
     row = asdict(side) | {"load_s": round(time.perf_counter() - began, 1), "cores": len(os.sched_getaffinity(0))}
-    rng = random.Random(0)
+    rng = random.Random(SEED)
     for batch in BATCHES:
         rounds = []
         write([[rng.randrange(300, 3000) for _ in range(PROMPT)] for _ in range(batch)], 8)  # compiles, captures
-        for _ in range(2):  # prompts of its own for each round: no cache may know them
+        for _ in range(BEST_OF):  # prompts of its own for each round: no cache may know them
             prompts = [[rng.randrange(300, 3000) for _ in range(PROMPT)] for _ in range(batch)]
             began = time.perf_counter()
             answers = write(prompts, NEW)
@@ -105,7 +108,7 @@ def _unsloth(side: Side, path: str) -> Write:
 def _vllm(side: Side, path: str) -> Write:
     from vllm import LLM, SamplingParams
 
-    engine = LLM(path, dtype="bfloat16", max_model_len=1024, gpu_memory_utilization=0.5, enable_prefix_caching=False)
+    engine = LLM(path, dtype="bfloat16", enable_prefix_caching=False, **VLLM)
 
     def write(prompts: list[list[int]], budget: int) -> list[list[int]]:
         sampling = SamplingParams(temperature=0, max_tokens=budget, ignore_eos=True, detokenize=False)
@@ -175,6 +178,7 @@ def main() -> int:
         "inference, tokens a second",
         f"{options.model}'s shape, random weights; prompts of {PROMPT} tokens, answers of {NEW}, greedy",
         "new tokens a second, prompt processing included; the better of two rounds",
+        SETTINGS,
         ("torch", "transformers", "bitsandbytes", "unsloth", "vllm", "xllamacpp"),
     )
     ggufs = {side.weights for side in records.chosen(sides(), options)} & {"q8_0", "q4_k_m"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,42 @@ def speed_and_memory(record: dict[str, Any], axes: list[Axes]) -> None:
     axes[1].legend(frameon=False)
 
 
-# By the beginning of a record's name, the first that fits; None: no picture.
+def losses(record: dict[str, Any], axes: list[Axes]) -> None:
+    """The packed sides' losses, one on top of the other, and how far each is from their mean."""
+    rows = [row for row in record["rows"] if row["packing"]]
+    steps = range(1, len(rows[0]["losses"]) + 1)
+    mean = [statistics.mean(at_step) for at_step in zip(*(row["losses"] for row in rows), strict=True)]
+    for place, row in enumerate(rows):
+        width = 6 - 5 * place / len(rows)  # the ones below stay visible
+        axes[0].plot(steps, row["losses"], linewidth=width, label=row["name"])
+        axes[1].plot(steps, [1000 * (loss - middle) for loss, middle in zip(row["losses"], mean)])
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low, high + (high - low) / 3)  # room for the names
+    axes[0].legend(frameon=False, fontsize=7)
+    axes[0].figure.suptitle(f"QLoRA SFT, the losses of the packed sides ({record['hardware']})", fontsize=9)
+    for axis, label in zip(axes, ("loss", "from their mean, 1/1000")):
+        axis.set(xlabel="step", ylabel=label, xticks=steps[4::5])
+        axis.grid(alpha=0.3)
+
+
+# By the beginning of a picture's name, the first that fits; None: no picture.
 PLOTS: dict[str, Callable[[dict[str, Any], list[Axes]], None] | None] = {
     "medical": scaling,
+    "sft_h200_losses": losses,
     "sft_profile": None,
+    "sft_memory": None,
     "sft": speed_and_memory,
 }
 
 
+def names(stem: str) -> Iterator[str]:
+    """What a record's pictures are called: as the record, and those that say more of it."""
+    yield stem
+    yield from (name for name in PLOTS if name.startswith(f"{stem}_"))
+
+
 def draw(record: dict[str, Any], name: str, path: Path) -> bool:
-    """Draw a record into an SVG file; False when there is no picture for its kind."""
+    """Draw a record's picture of this name into an SVG file; False when there is none for its kind."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -67,7 +94,8 @@ def draw(record: dict[str, Any], name: str, path: Path) -> bool:
         figure = Figure(figsize=(9, 3), layout="constrained")
         FigureCanvasSVG(figure)
         plot(record, list(figure.subplots(1, 2)))
-        figure.suptitle(f"{record['subject']} ({record['hardware']})", fontsize=9)
+        if not figure.get_suptitle():
+            figure.suptitle(f"{record['subject']} ({record['hardware']})", fontsize=9)
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     # Matplotlib names a clip by a hash of its exact place, which another kind of CPU computes to other last digits.
     drawn = svg.getvalue()
@@ -82,7 +110,8 @@ def report(root: Path) -> list[Path]:
     """Draw every record that has a picture; the files written."""
     drawn = []
     for path in sorted((root / "benchmarks" / "records").glob("*.json")):
-        target = root / FOLDER / f"{path.stem}.svg"
-        if draw(json.loads(path.read_text(encoding="utf-8")), path.stem, target):
-            drawn.append(target)
+        for name in names(path.stem):
+            target = root / FOLDER / f"{name}.svg"
+            if draw(json.loads(path.read_text(encoding="utf-8")), name, target):
+                drawn.append(target)
     return drawn

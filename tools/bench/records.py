@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
@@ -24,29 +26,75 @@ from helpers import launch
 from helpers.runtime import write_text
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
+Setting = str | int | float | bool
 
 
-def new(subject: str, model: str, unit: str, packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
-    """A record without rows: what is measured, when, on what, with which versions (of those that are installed)."""
+def new(
+    subject: str, model: str, unit: str, settings: Mapping[str, Setting], packages: Iterable[str] = PACKAGES
+) -> dict[str, Any]:
+    """A record without rows: what is measured, when, on what, with which versions (of those that are installed).
+
+    `settings` are those that all sides share, taken from where the bench itself takes them.
+    """
     import torch
 
     return {
         "subject": subject,
         "date": date.today().isoformat(),
-        "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
+        "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else processor(),
         "model": model,
         "versions": versions(packages),
         "unit": unit,
+        "settings": dict(settings),
         "rows": [],
     }
 
 
-def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
+def processor() -> str:
+    """This machine's processor, as the hardware of a record: how many cores, and which model."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    told = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    model = next(told, "") or platform.processor() or platform.machine()
+    return f"CPU, {os.cpu_count()} cores" + (f", {model}" if model else "")
+
+
+def middle(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of one side, measured several times, as one: of each figure the median, a value that was measured.
+
+    `spread` then holds, of each figure that came out differently, half its range over the median.
+    """
+    row, spread = dict(rounds[0]), {}
+    for name, first in row.items():
+        values = [told[name] for told in rounds]
+        if isinstance(first, int | float) and not isinstance(first, bool):
+            row[name] = statistics.median_low(values)
+            if row[name] and (half := (max(values) - min(values)) / 2):
+                spread[name] = round(half / abs(row[name]), 3)
+    return row | ({"spread": spread} if len(rounds) > 1 else {})
+
+
+def widest(rows: Iterable[dict[str, Any]], figures: Sequence[str] | None = None) -> dict[str, float]:
+    """`spread` of a record, by which its ratios are judged: the largest of its rows' in these figures (all of them).
+
+    Nothing where a row has none: measured once, or the same in all rounds.
+    """
+    spreads = [row.get("spread") for row in rows]
+    if None in spreads:
+        return {}
+    found = [part for one in spreads for name, part in one.items() if figures is None or name in figures]
+    return {"spread": max(found)} if found else {}
+
+
+def parser(doc: str | None, name: str, rounds: int = 1) -> argparse.ArgumentParser:
     """The options of a bench with sides: what `run_sides` looks at, and `--one`, by which it asks for a side."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, default=Path("benchmarks/records", f"{name}.json"))
     made.add_argument(
         "--only", default="", metavar="TEXT", help="sides in whose settings it stands; OUT keeps the others"
+    )
+    made.add_argument(
+        "--rounds", type=int, default=rounds, metavar="N", help=f"measure a side so often, for the spread ({rounds})"
     )
     made.add_argument(
         "--side-by-side",
@@ -141,6 +189,7 @@ def run_sides(
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"
+    record["settings"] |= {"rounds": options.rounds}
     wanted = chosen(sides, options)
     found: dict[int, dict[str, Any]] = {}
     if options.only and options.out.exists():
@@ -149,6 +198,11 @@ def run_sides(
             raise SystemExit(
                 f"{options.out} was measured on {there['hardware']} and this is {record['hardware']}: sides of two "
                 "machines are no comparison. Leave out --only, or name another file by --out."
+            )
+        if there["settings"] != record["settings"]:
+            raise SystemExit(
+                f"{options.out} was measured with {there['settings']} and this bench now has {record['settings']}. "
+                "Leave out --only, or name another file by --out."
             )
         record["versions"] = there["versions"] | record["versions"]
         for row in there["rows"]:
@@ -162,7 +216,12 @@ def run_sides(
             if gpu:  # of this thread, and so of the process that it starts
                 share, place = len(cores) // len(gpus), gpus.index(gpu)
                 os.sched_setaffinity(0, cores[place * share : (place + 1) * share] or cores)
-            return apart(module, json.dumps(asdict(side)), path, gpu=gpu)
+            rounds = []
+            while len(rounds) < options.rounds:
+                if not (row := apart(module, json.dumps(asdict(side)), path, gpu=gpu)):
+                    return None
+                rounds.append(row)
+            return middle(rounds)
 
     measured = 0
     pool = ThreadPoolExecutor(len(gpus) or 1)
@@ -174,6 +233,7 @@ def run_sides(
                 found[place[done]] = row
                 record["rows"] = [found[number] for number in sorted(found)]
                 record["ratios"] = ratios(record["rows"])
+                record |= widest(record["rows"])
                 save(record, options.out)
     finally:
         pool.shutdown(cancel_futures=True)  # interrupted: no further side

@@ -27,10 +27,29 @@ from helpers.runtime import listed_gpus, root
 from tools.bench import records
 
 MODEL, STEPS, WARM_UP = "Qwen2.5-7B", 12, 4  # the first steps compile
+# What all cases of a part share: lesson 01's parameters, the training here, lesson 13's fsdp.py, vLLM and its requests.
+DDP = {"MAX_SEQ_LENGTH": 2048, "BATCH_SIZE": 2, "LEARNING_RATE": 2e-4, "PACKING": True, "SEED": 3407}
+FSDP = {"steps": 6, "steps_left_out": 2, "learning_rate": 1e-5, "seed": 0}
+TRL = {
+    "MAX_SEQ_LENGTH": 2048, "BATCH_SIZE": 1, "GRADIENT_ACCUMULATION": 8, "LEARNING_RATE": 1e-5, "PACKING": True,
+    "SEED": 3407,
+}  # fmt: skip
+VLLM = {"max_model_len": 1024, "max_num_seqs": 256, "gpu_memory_utilization": 0.85, "seed": 0}
+REQUESTS, PROMPT, NEW = 256, 128, 256  # the last two in tokens
 LIMIT = 280  # seconds a case
 PARTS = ("ddp", "fsdp", "trl", "tp")
-TINY = "nano/qwen2"
+TINY, TINY_DDP = "nano/qwen2", {"MAX_SEQ_LENGTH": 256, "LEARNING_RATE": 5e-3}
 SPEEDS = ("tokens_per_s", "tokens_per_s_one", "tokens_per_s_many")
+
+
+def settings(part: str, tiny: bool = False) -> dict[str, records.Setting]:
+    """What all cases of a part share."""
+    if part == "fsdp":
+        return FSDP
+    if part == "tp":
+        return VLLM | {"requests": REQUESTS, "prompt_tokens": PROMPT, "new_tokens": NEW}
+    trained = TRL if part == "trl" else DDP | (TINY_DDP if tiny else {})
+    return {name.lower(): value for name, value in trained.items()} | {"max_steps": STEPS, "steps_left_out": WARM_UP}
 
 
 def ddp_cases(gpus: int) -> Iterator[dict[str, Any]]:
@@ -92,7 +111,7 @@ def ddp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
     """Run the exported script and work out its speed from `run.json`."""
     script = launch.export(root() / "notebooks" / "en" / "01_alpaca_sft.ipynb", scratch / "train.py")
     out = scratch / f"ddp_{case['gpus']}_{case['scaling']}"
-    options = {
+    options = DDP | {
         "MODEL": TINY if tiny else str(scratch / MODEL),
         "DATASET": str(write_rows(scratch / "rows.json", 300 if tiny else 6000)),
         "OUTPUT_DIR": str(out),
@@ -102,7 +121,7 @@ def ddp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
         "DISK_GB": 1,
     }
     if tiny:
-        options |= {"MAX_SEQ_LENGTH": 256, "LEARNING_RATE": 5e-3}
+        options |= TINY_DDP
     launch.run(
         launch.torchrun(script, options, processes=case["gpus"]), scratch / f"{out.name}.log", LIMIT, **_environment()
     )
@@ -124,14 +143,14 @@ def _told(out: Path) -> dict[str, Any]:
 
 
 def fsdp(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
-    command = launch.torchrun(Path(__file__), ["--child", json.dumps(case | {"steps": 6})], processes=case["gpus"])
+    command = launch.torchrun(Path(__file__), ["--child", json.dumps(case)], processes=case["gpus"])
     log = scratch / f"fsdp_{case['gpus']}_{case['strategy']}_{case['model'].replace('/', '_')}.log"
     return _last_line(launch.run(command, log, LIMIT, **_environment()))
 
 
 def trl(case: dict[str, Any], scratch: Path, tiny: bool) -> dict[str, Any]:
     lesson, out = root() / "lessons" / "13_scale_out", scratch / f"trl_{case['strategy']}"
-    options = {
+    options = TRL | {
         "MODEL": str(scratch / case["model"]),
         "DATASET": str(write_rows(scratch / "rows.json", 3000)),
         "OUTPUT_DIR": str(out),
@@ -165,7 +184,7 @@ def train_all_weights(case: dict[str, Any]) -> None:
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
-    torch.manual_seed(0)
+    torch.manual_seed(FSDP["seed"])
     sharded = case["strategy"] == "fsdp"
     model = _random_model(case["model"], torch.device("meta") if sharded else device)
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -181,10 +200,10 @@ def train_all_weights(case: dict[str, Any]) -> None:
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config, device=device)
     elif case["strategy"] == "ddp":
         model = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=FSDP["learning_rate"], fused=True)
     generator = torch.Generator().manual_seed(launch.rank())
     seconds, losses = [], []
-    for _ in range(case["steps"]):
+    for _ in range(FSDP["steps"]):
         ids = torch.randint(0, 400, (case["batch"], case["length"]), generator=generator).to(device)
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=not sharded):
@@ -203,8 +222,8 @@ def train_all_weights(case: dict[str, Any]) -> None:
         tokens = case["batch"] * case["length"] * dist.get_world_size()
         row = {
             "parameters": sum(weight.numel() for weight in model.parameters()),
-            "tokens_per_s": round(tokens / statistics.median(seconds[2:])),
-            "seconds_per_step": round(statistics.median(seconds[2:]), 3),
+            "tokens_per_s": round(tokens / statistics.median(seconds[FSDP["steps_left_out"] :])),
+            "seconds_per_step": round(statistics.median(seconds[FSDP["steps_left_out"] :]), 3),
             "peak_gib": _most(peaks),
             "losses": [round(loss, 4) for loss in losses],
         }
@@ -242,14 +261,14 @@ def serve(case: dict[str, Any]) -> None:
     # (https://github.com/vllm-project/vllm/pull/48075).
     passes = {"fuse_allreduce_rms": False} if case["gpus"] > 1 else {}
     engine = LLM(
-        case["path"], tensor_parallel_size=case["gpus"], dtype="bfloat16", max_model_len=1024, max_num_seqs=256,
-        gpu_memory_utilization=0.85, seed=0, disable_log_stats=True, compilation_config={"pass_config": passes},
+        case["path"], tensor_parallel_size=case["gpus"], dtype="bfloat16", disable_log_stats=True,
+        compilation_config={"pass_config": passes}, **VLLM,
     )  # fmt: skip
     row: dict[str, Any] = {"seconds_to_start": round(time.perf_counter() - began, 1)}
     rng = random.Random(0)
-    prompts = [{"prompt_token_ids": [rng.randrange(300, 3000) for _ in range(128)]} for _ in range(256)]
-    for name, asked, tokens in (("many", prompts, 256), ("one", prompts[:1], 256)):
-        plan = SamplingParams(temperature=0.0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+    prompts = [{"prompt_token_ids": [rng.randrange(300, 3000) for _ in range(PROMPT)]} for _ in range(REQUESTS)]
+    plan = SamplingParams(temperature=0.0, max_tokens=NEW, min_tokens=NEW, ignore_eos=True)
+    for name, asked in (("many", prompts), ("one", prompts[:1])):
         engine.generate(asked, plan, use_tqdm=False)  # a warm-up
         began = time.perf_counter()
         answers = engine.generate(asked, plan, use_tqdm=False)
@@ -329,10 +348,11 @@ def main(argv: list[str] | None = None) -> int:
             "several GPUs of one host: tokens a second, efficiency, memory of each GPU",
             TINY if options.tiny else f"{MODEL}'s shape (or as the rows say), random weights",
             "tokens over all GPUs a second, after the first steps; GiB allocated by torch, of the fullest GPU",
+            settings(part, options.tiny),
             (*records.PACKAGES, "accelerate", "vllm"),
         )
+        card = "cpu" if record["hardware"].startswith("CPU") else record["hardware"].split()[-1].lower()
         record["hardware"] = f"{gpus} x {record['hardware']}"
-        card = record["hardware"].split()[-1].lower()
         for case in cases_of(part, gpus, options.tiny):
             began = time.perf_counter()
             try:

@@ -3,6 +3,7 @@
     python -m tools.bench.sft --out benchmarks/records/sft_h200.json     (a GPU; no network: the weights are random)
     python -m tools.bench.sft --shapes --out benchmarks/records/sft_shapes_h200.json    other models, fewer sides
     python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
+    python -m tools.bench.sft --memory --out benchmarks/records/sft_memory_h200.json    what its memory holds at the peak
 
 The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
 to deal with what it would meet. Useful tokens are those with a label; padding is none. Each side runs in a process of
@@ -22,12 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from helpers.runtime import root
-from tools.bench import records, training
+from tools.bench import peak, records, training
 
 MODEL, LENGTH, RANK = "Qwen2.5-7B", 2048, 16
 SHAPES = ("Qwen2.5-0.5B", "Qwen2.5-1.5B", "Llama-3.1-8B")  # the last is R1-Distill-Llama-8B's, too
 STEPS, WARM_UP = 20, 6  # the first steps compile
 PROFILED = 4  # steps, after the warm-up
+TRAINER = {
+    "max_length": LENGTH,
+    "max_steps": STEPS,
+    "warmup_steps": 2,  # of the learning rate
+    "learning_rate": 2e-4,
+    "optim": "adamw_8bit",
+    "seed": 0,
+}
+SETTINGS = TRAINER | {"lora_rank": RANK, "lora_alpha": RANK, "steps_left_out": WARM_UP}
 # What a kernel's name gives away, the first that fits. Not the loss: on all sides it comes in chunks, as matrix products
 # and sums like any others.
 KERNELS = {
@@ -53,6 +63,7 @@ class Side:
     checkpointing: bool = True
     model: str = MODEL
     profiled: bool = False  # not the speed, but what the GPU's time goes into
+    held: bool = False  # nor that, but what its memory holds at the peak
     # May torch choose cuDNN's attention? From 2.11 on it does on Hopper, and plans it anew for each width. The course's
     # notebooks tell it not to (`helpers.platform_setup.setup`).
     cudnn: bool = True
@@ -69,6 +80,7 @@ def sides() -> Iterator[Side]:
     yield replace(trl, name="TRL, packed, flex attention, Liger")
     yield replace(trl, name="TRL, packed, flex attention, Liger, 8 x 1", batch=8, accumulation=1)
     yield course
+    yield replace(course, name="course, packed, 8 x 1", batch=8, accumulation=1)
     course = replace(course, attention="varlen")
     yield replace(course, name="course, packed, varlen")
     yield replace(course, name="course, packed, varlen, no checkpointing", checkpointing=False)
@@ -79,7 +91,16 @@ def sides() -> Iterator[Side]:
 
 def sides_of(model: str) -> Iterator[Side]:
     """Of a model the tutorial, and TRL's and the course's fastest: 8 rows at once, the course's without checkpointing."""
-    yield from (replace(side, model=model) for side in sides() if not side.packing or side.batch == 8)
+    for side in sides():
+        if not side.packing or (side.batch == 8 and side.attention != "sdpa"):
+            yield replace(side, model=model)
+
+
+def held() -> Iterator[Side]:
+    """Those that save memory: of the tutorial one, of TRL those with Liger, the course's with checkpointing."""
+    for side in sides():
+        if side.checkpointing and (side.liger or not side.cudnn):
+            yield replace(side, held=True)
 
 
 @contextmanager
@@ -124,8 +145,11 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
-    clock, useful = training.clock(), list[int]()
-    callbacks = [clock, profiler := training.profiler(WARM_UP, PROFILED)] if side.profiled else [clock]
+    callbacks, useful = [clock := training.clock()], list[int]()
+    if side.profiled:
+        callbacks.append(profiler := training.profiler(WARM_UP, PROFILED))
+    if side.held:
+        callbacks.append(recorder := peak.recorder(WARM_UP))
 
     counting = training.counting(SFTTrainer, useful, lambda inputs: (inputs["labels"] != -100).sum())
     model, tokenizer, options = _load(side, f"{scratch}/{side.model}")
@@ -137,9 +161,9 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
             processing_class=tokenizer,
             train_dataset=Dataset.from_dict({"input_ids": rows(tokenizer.eos_token_id)}),
             args=SFTConfig(
-                output_dir=out, max_length=LENGTH, packing=side.packing, per_device_train_batch_size=side.batch,
-                gradient_accumulation_steps=side.accumulation, max_steps=STEPS, warmup_steps=2, learning_rate=2e-4,
-                optim="adamw_8bit", bf16=True, logging_steps=1, save_strategy="no", report_to="none", seed=0,
+                output_dir=out, packing=side.packing, per_device_train_batch_size=side.batch,
+                gradient_accumulation_steps=side.accumulation, **TRAINER,
+                bf16=True, logging_steps=1, save_strategy="no", report_to="none",
                 gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
                 gradient_checkpointing_kwargs={"use_reentrant": False},
             ),
@@ -149,6 +173,8 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
         trainer.train()
     if side.profiled:
         return asdict(side) | shares(profiler.kernels)
+    if side.held:
+        return asdict(side) | peak.kinds(recorder.before, recorder.since, loaded)
     return asdict(side) | training.figures(trainer, useful, clock.seconds, WARM_UP, loaded)
 
 
@@ -163,7 +189,7 @@ def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:
             path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=True
         )
         model = FastLanguageModel.get_peft_model(
-            model, r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, random_state=0,
+            model, r=RANK, lora_alpha=RANK, target_modules=training.TARGETS, random_state=TRAINER["seed"],
             use_gradient_checkpointing="unsloth" if side.checkpointing else False,
         )  # fmt: skip
         return model, tokenizer, {}
@@ -203,6 +229,11 @@ def of_a_profile(subject: str) -> dict[str, str]:
     }
 
 
+def of_memory(subject: str) -> dict[str, str]:
+    """What a record says of itself when its rows are `peak.kinds`."""
+    return {"subject": f"{subject}, what holds the memory at its peak", "unit": "GiB allocated by torch, in one step"}
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Useful tokens a second: the course's best side with checkpointing over TRL's tutorial and over TRL's best.
 
@@ -232,6 +263,7 @@ def main() -> int:
         "--shapes", action="store_true", help=f"{', '.join(SHAPES)} instead of {MODEL}, fewer sides of each"
     )
     what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
+    what.add_argument("--memory", action="store_true", help="what its memory holds at the peak, fewer sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
@@ -242,11 +274,15 @@ def main() -> int:
         f"the shape of {'each model' if options.shapes else MODEL}, random weights in NF4, LoRA r = {RANK}, "
         "rows in Alpaca's lengths",
         "GiB allocated by torch; tokens with a label a second, after the first steps",
+        SETTINGS | ({"steps_profiled": PROFILED} if options.profile else {}),
     )
     compared = ratios
     if options.profile:
         every, compared = [replace(side, profiled=True) for side in sides_of(MODEL)], lambda rows: {}
         record |= of_a_profile("QLoRA SFT")
+    if options.memory:
+        every, compared = [*held()], lambda rows: {}
+        record |= of_memory("QLoRA SFT")
     with records.scratch(options.scratch) as scratch:
         for model in dict.fromkeys(side.model for side in records.chosen(every, options)):
             records.random_weights(model, f"{scratch}/{model}")

@@ -2,6 +2,7 @@
 
     python -m tools.bench.sft_vision --out benchmarks/records/sft_vision_h200.json   (a GPU; no network)
     python -m tools.bench.sft_vision --profile --out benchmarks/records/sft_profile_vision_h200.json
+    python -m tools.bench.sft_vision --memory --out benchmarks/records/sft_memory_vision_h200.json
 
 Qwen2.5-VL-3B's shape with random weights, adapters on the same layers on both sides. The rows are the course's
 dashboards, enlarged to what MAX_IMAGE_TOKENS of lesson 05 allows, with their questions and answers. Useful tokens are
@@ -18,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from helpers.runtime import root
-from tools.bench import records, sft, training
+from tools.bench import peak, records, sft, training
 
 MODEL, RANK, LENGTH, IMAGE_TOKENS = "Qwen2.5-VL-3B", 16, 2048, 512
 STEPS, WARM_UP = 10, 4
+TRAINER = sft.TRAINER | {"max_length": LENGTH, "max_steps": STEPS}
+SETTINGS = TRAINER | {
+    "lora_rank": RANK, "lora_alpha": RANK, "steps_left_out": WARM_UP, "max_image_tokens": IMAGE_TOKENS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,13 @@ class Side:
     liger: bool = False
     checkpointing: bool = True
     packing: bool = False
-    profiled: bool = False  # this and the next: see tools.bench.sft
+    profiled: bool = False  # this and the next two: see tools.bench.sft
+    held: bool = False
     cudnn: bool = True
 
 
 def sides() -> Iterator[Side]:
-    """TRL as tutorials do, TRL's best, lesson 05, and lesson 05 with all rows at once and without checkpointing."""
+    """TRL as tutorials do, TRL's best, the course with two rows at once, lesson 05, and that without checkpointing."""
     trl, course = Side("TRL, as tutorials do", "trl"), Side("course", "unsloth", cudnn=False)
     yield trl
     yield replace(trl, name="TRL, as tutorials do, without cuDNN's attention", cudnn=False)
@@ -54,6 +60,11 @@ def sides() -> Iterator[Side]:
 def profiled() -> Iterator[Side]:
     """Those with the faster attention; of TRL's best no such side is measured."""
     yield from (replace(side, profiled=True) for side in sides() if side.liger or not side.cudnn)
+
+
+def held() -> Iterator[Side]:
+    """The same, of those with checkpointing."""
+    yield from (replace(side, profiled=False, held=True) for side in profiled() if side.checkpointing)
 
 
 def rows() -> Any:
@@ -107,8 +118,11 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     from trl import SFTConfig, SFTTrainer
 
     torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
-    clock, useful = training.clock(), list[int]()
-    callbacks = [clock, profiler := training.profiler(WARM_UP, sft.PROFILED)] if side.profiled else [clock]
+    callbacks, useful = [clock := training.clock()], list[int]()
+    if side.profiled:
+        callbacks.append(profiler := training.profiler(WARM_UP, sft.PROFILED))
+    if side.held:
+        callbacks.append(recorder := peak.recorder(WARM_UP))
     counting = training.counting(SFTTrainer, useful, lambda inputs: inputs["attention_mask"].sum())
     model, options = (_unsloth if side.engine == "unsloth" else _trl)(side, path)
     loaded = torch.cuda.memory_allocated()
@@ -117,9 +131,9 @@ def measure(side: Side, path: str) -> dict[str, Any]:
         trainer = counting(
             model=model,
             args=SFTConfig(
-                output_dir=out, max_length=LENGTH, per_device_train_batch_size=side.batch,
-                gradient_accumulation_steps=side.accumulation, max_steps=STEPS, warmup_steps=2, learning_rate=2e-4,
-                optim="adamw_8bit", bf16=True, logging_steps=1, save_strategy="no", report_to="none", seed=0,
+                output_dir=out, per_device_train_batch_size=side.batch,
+                gradient_accumulation_steps=side.accumulation, **TRAINER,
+                bf16=True, logging_steps=1, save_strategy="no", report_to="none",
                 gradient_checkpointing=side.checkpointing and side.engine == "trl", use_liger_kernel=side.liger,
                 gradient_checkpointing_kwargs={"use_reentrant": False}, remove_unused_columns=False,
             ),
@@ -129,6 +143,8 @@ def measure(side: Side, path: str) -> dict[str, Any]:
         trainer.train()
     if side.profiled:
         return asdict(side) | sft.shares(profiler.kernels)
+    if side.held:
+        return asdict(side) | peak.kinds(recorder.before, recorder.since, loaded)
     return (
         asdict(side)
         | training.figures(trainer, useful, clock.seconds, WARM_UP, loaded)
@@ -146,7 +162,8 @@ def _unsloth(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
         path, max_seq_length=LENGTH, dtype=torch.bfloat16, load_in_4bit=True
     )
     model = FastVisionModel.get_peft_model(
-        model, r=RANK, lora_alpha=RANK, random_state=0, finetune_vision_layers=True, finetune_language_layers=True,
+        model, r=RANK, lora_alpha=RANK, random_state=TRAINER["seed"],
+        finetune_vision_layers=True, finetune_language_layers=True,
         finetune_attention_modules=True, finetune_mlp_modules=True,
         use_gradient_checkpointing="unsloth" if side.checkpointing else False,
     )  # fmt: skip
@@ -181,7 +198,9 @@ def _trl(side: Side, path: str) -> tuple[Any, dict[str, Any]]:
 
 def main() -> int:
     parser = records.parser(__doc__, "sft_vision")
-    parser.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
+    what.add_argument("--memory", action="store_true", help="what its memory holds at the peak, fewer sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoint (8 GB), kept for the next run")
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
@@ -191,11 +210,15 @@ def main() -> int:
         f"{MODEL}'s shape, random weights, the language model in NF4, LoRA r = {RANK}, dashboards of up to "
         f"{IMAGE_TOKENS} tokens",
         "GiB allocated by torch; tokens that are not padding a second, after the first steps",
+        SETTINGS | ({"steps_profiled": sft.PROFILED} if options.profile else {}),
     )
     every, compared = [*sides()], sft.ratios
     if options.profile:
         every, compared = [*profiled()], lambda rows: {}
         record |= sft.of_a_profile("QLoRA SFT on pictures")
+    if options.memory:
+        every, compared = [*held()], lambda rows: {}
+        record |= sft.of_memory("QLoRA SFT on pictures")
     with records.scratch(options.scratch) as scratch:
         records.random_weights(MODEL, path := f"{scratch}/{MODEL}")
         return records.run_sides("tools.bench.sft_vision", record, every, path, options, compared)

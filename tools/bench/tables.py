@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from helpers import vram
+from tools.bench.vram import Case
 from tools.lessons import LessonError
 
 MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTALL)
@@ -28,6 +32,18 @@ COLUMNS = {
         "copies_ms",
         "other_ms",
     ),
+    "sft_memory": (
+        "name",
+        "weights_gib",
+        "between_steps_gib",
+        "kept_gib",
+        "recomputed_gib",
+        "gradients_gib",
+        "unpacked_gib",
+        "loss_gib",
+        "optimizer_gib",
+        "peak_gib",
+    ),
     "sft": ("name", "useful_tokens_per_s", "seconds_per_step", "loaded_gib", "peak_gib"),
     "grpo": ("name", "seconds_per_step", "tokens_per_s", "start_s"),
     "first_loss": (
@@ -42,8 +58,9 @@ COLUMNS = {
     ),
     "medical": ("name", "rows", "kept", "seconds", "cpu_seconds", "peak_gib"),
     "attention": ("name", "cudnn", "new_ms", "again_ms"),
-    "dpo_memory": ("bits", "reference", "loaded_gib", "peak_gib"),
+    "dpo_memory": ("weights", "sft", "second_model", "adapter_copy"),
     "inference": ("engine", "weights", "tokens_per_s_batch_1", "tokens_per_s_batch_32"),
+    "vram": ("name", "measured", "estimated"),
     "scale_ddp": ("name", "gpus", "tokens_per_s", "efficiency", "seconds_per_step", "peak_gib"),
     "scale_fsdp": ("name", "gpus", "tokens_per_s", "peak_gib"),
     "scale_trl": ("name", "gpus", "tokens_per_s", "peak_gib"),
@@ -51,46 +68,60 @@ COLUMNS = {
 }
 NAMES = {
     "attention": {"en": "milliseconds for", "zh": "毫秒数"},
+    "dpo_memory": {"en": "peak, GiB", "zh": "峰值，GiB"},
     "sft": {"en": "one H200", "zh": "一块 H200"},
     "sft_shapes": {"en": "one H200", "zh": "一块 H200"},
     "sft_profile": {"en": "milliseconds a step", "zh": "每步毫秒数"},
+    "sft_memory": {"en": "GiB at the peak", "zh": "峰值时的 GiB"},
     "first_loss": {"en": "seconds", "zh": "秒数"},
     "grpo": {"en": "who writes the answers", "zh": "谁来写回答"},
     "medical": {"en": "by what", "zh": "用什么"},
+    "vram": {"en": "GiB", "zh": "GiB"},
     "scale_ddp": {"en": "DDP", "zh": "DDP"},
     "scale_fsdp": {"en": "all weights trained", "zh": "全参训练"},
     "scale_trl": {"en": "accelerate launch", "zh": "accelerate launch"},
     "scale_tp": {"en": "vLLM", "zh": "vLLM"},
 }
 HEADINGS = {
+    "adapter_copy": {"en": "DPO, a copy of the adapter", "zh": "DPO，复制适配器"},
     "again_ms": {"en": "at the same length again", "zh": "同样的长度再来一次"},
     "asking_s": {"en": "asking beforehand", "zh": "训练前提问"},
+    "between_steps_gib": {"en": "adapter, moments, buffers", "zh": "适配器、动量、缓冲区"},
+    "kept_gib": {"en": "kept by the forward pass", "zh": "前向留下的"},
+    "recomputed_gib": {"en": "recomputed", "zh": "重算出来的"},
+    "gradients_gib": {"en": "the backward pass's own", "zh": "反向自己的"},
+    "unpacked_gib": {"en": "weights unpacked", "zh": "展开的权重"},
+    "loss_gib": {"en": "loss", "zh": "损失"},
+    "optimizer_gib": {"en": "optimizer", "zh": "优化器"},
+    "weights_gib": {"en": "weights", "zh": "权重"},
     "attention_ms": {"en": "attention", "zh": "注意力"},
-    "bits": {"en": "weights, bits", "zh": "权重位数"},
     "copies_ms": {"en": "copies", "zh": "搬运"},
     "cpu_seconds": {"en": "CPU seconds", "zh": "CPU 秒"},
     "cudnn": {"en": "cuDNN", "zh": "cuDNN"},
     "data_s": {"en": "data", "zh": "数据"},
     "efficiency": {"en": "efficiency", "zh": "扩展效率"},
     "engine": {"en": "engine", "zh": "引擎"},
+    "estimated": {"en": "estimated", "zh": "估算"},
     "gpus": {"en": "GPUs", "zh": "卡数"},
     "gpu_ms": {"en": "in all", "zh": "合计"},
     "imports_s": {"en": "imports", "zh": "导入"},
     "kept": {"en": "rows kept", "zh": "留下的行"},
     "loaded_gib": {"en": "loaded, GiB", "zh": "加载后 GiB"},
     "matrices_ms": {"en": "matrix products", "zh": "矩阵乘法"},
+    "measured": {"en": "measured", "zh": "实测"},
     "model": {"en": "shape of", "zh": "模型形状"},
     "model_s": {"en": "model", "zh": "加载模型"},
     "new_ms": {"en": "at a new length", "zh": "没见过的长度"},
     "optimizer_ms": {"en": "optimizer", "zh": "优化器"},
     "other_ms": {"en": "all else", "zh": "其他"},
     "peak_gib": {"en": "peak on a GPU, GiB", "zh": "单卡峰值 GiB"},
-    "reference": {"en": "reference", "zh": "参考模型"},
     "rows": {"en": "rows read", "zh": "读入的行"},
+    "second_model": {"en": "DPO, a second model", "zh": "DPO，另放一个模型"},
     "seconds": {"en": "seconds", "zh": "秒"},
     "seconds_per_step": {"en": "seconds a step", "zh": "每步秒数"},
     "seconds_to_first_loss": {"en": "to the first loss", "zh": "到第一个损失值"},
     "seconds_to_start": {"en": "seconds to start", "zh": "启动秒数"},
+    "sft": {"en": "SFT, two texts", "zh": "SFT，两段文本"},
     "start_s": {"en": "seconds to load", "zh": "加载秒数"},
     "training_s": {"en": "first step", "zh": "第一步"},
     "tokens_per_s": {"en": "tokens/s", "zh": "token/秒"},
@@ -134,10 +165,17 @@ CHINESE = {
     "course, vLLM": "本课，vLLM",
     "course, generate": "本课，generate",
     "TRL, generate": "TRL，generate",
-    "none: SFT": "不用（SFT）",
-    "second model": "第二个模型",
-    "adapter copy": "适配器的副本",
-    "computed beforehand": "事先算好",
+    "weights in 4 bits": "权重 4 比特",
+    "weights in 16 bits": "权重 16 位",
+    "7B, 16-bit, inference, 4,096 tokens": "7B，16 位，推理，4,096 个 token",
+    "the same, 8 at once": "同上，8 条一起",
+    "7B, QLoRA, Unsloth, 2 × 2,048": "7B，QLoRA，Unsloth，2 × 2,048",
+    "14B, the same": "14B，同上",
+    "7B, LoRA 16-bit, Unsloth": "7B，16 位 LoRA，Unsloth",
+    "7B, QLoRA, plain": "7B，QLoRA，原生",
+    "7B, QLoRA, plain, 1 × 2,048, no checkpointing": "7B，QLoRA，原生，1 × 2,048，不开检查点",
+    "0.5B, full, mixed precision": "0.5B，全量，混合精度",
+    "0.5B, QLoRA, Unsloth": "0.5B，QLoRA，Unsloth",
     "one GPU": "一块卡",
     "the same step, shared": "一步不变，大家分（强扩展）",
     "the same work on each": "每卡的活不变（弱扩展）",
@@ -160,6 +198,7 @@ CHINESE = {
     "llama.cpp, CPU": "llama.cpp，CPU",
 }
 HARDWARE_IN_CHINESE = {  # regular expressions
+    r"^CPU, (\d+) cores, ": r"CPU，\1 核，",
     r"^CPU, (\d+) cores": r"CPU，\1 核",
     r"^(\d+) x ": r"\1 × ",
     r", (\d+) sides at once on a host with \d+": r"，同一台机器上 \1 种跑法同时各占一块",
@@ -168,6 +207,49 @@ FACTS = {
     "en": "{hardware}, {date}; {versions}. Written from `benchmarks/records/{name}.json`.",
     "zh": "{hardware}，{date}；{versions}。由 `benchmarks/records/{name}.json` 生成。",
 }
+
+
+INFERENCE = Case("Qwen2.5-7B", "inference", batch=1, length=4096)
+QLORA = Case("Qwen2.5-7B", "qlora", engine="unsloth", bits=4, optimizer="adamw_8bit")
+PEAKS = {  # those of the record's that are shown
+    "7B, 16-bit, inference, 4,096 tokens": INFERENCE,
+    "the same, 8 at once": replace(INFERENCE, batch=8),
+    "7B, QLoRA, Unsloth, 2 × 2,048": QLORA,
+    "14B, the same": replace(QLORA, model="Qwen2.5-14B"),
+    "7B, LoRA 16-bit, Unsloth": replace(QLORA, method="lora", bits=16),
+    "7B, QLoRA, plain": replace(QLORA, engine="plain"),
+    "7B, QLoRA, plain, 1 × 2,048, no checkpointing": replace(QLORA, engine="plain", batch=1, checkpointing=False),
+    "0.5B, full, mixed precision": Case("Qwen2.5-0.5B", "full", bits=32, optimizer="adamw", length=1024),
+    "0.5B, QLoRA, Unsloth": replace(QLORA, model="Qwen2.5-0.5B"),
+}
+
+
+def peaks(path: Path) -> list[dict[str, str]]:
+    """Of a record of peaks the rows of PEAKS, measured and estimated, in GiB."""
+    rows = vram.measured(path)
+    found = []
+    for name, case in PEAKS.items():
+        row = next((row for row in rows if asdict(case).items() <= row.items()), None)
+        if row is None:
+            raise LessonError(f"{path}: it holds no row of {case}, which its table shows as {name!r}.")
+        peak, estimate = row["peak_gib"], row["peak_gib"] * (1 + row["error"])  # not rounded twice
+        found.append({"name": name, "measured": f"{peak:.2f}", "estimated": f"{estimate:.2f}"})
+    return found
+
+
+def references(path: Path) -> list[dict[str, str]]:
+    """DPO's peaks in GiB: a row for each kind of weights, a column for each place where the reference comes from."""
+    columns = {"none: SFT": "sft", "second model": "second_model", "adapter copy": "adapter_copy"}
+    found: dict[int, dict[str, str]] = {}
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        shown = found.setdefault(row["bits"], {"weights": f"weights in {row['bits']} bits"})
+        if row["reference"] in columns:
+            shown[columns[row["reference"]]] = f"{row['peak_gib']:.1f}"
+    return [*found.values()]
+
+
+# By the beginning of a record's name: its rows where the table shows others than the record holds.
+VIEWS: dict[str, Callable[[Path], list[dict[str, str]]]] = {"vram": peaks, "dpo_memory": references}
 
 
 def kind_of(name: str) -> str | None:
@@ -202,6 +284,12 @@ def table(record: dict[str, Any], name: str, language: str) -> str:
     return "\n".join([*lines, "", f"<sub>{facts}</sub>"])
 
 
+def shown(path: Path) -> dict[str, Any]:
+    """A record with the rows that its table shows."""
+    view = VIEWS.get(kind_of(path.stem) or "")
+    return json.loads(path.read_text(encoding="utf-8")) | ({"rows": view(path)} if view else {})
+
+
 def with_records(text: str, where: str, language: str, folder: Path) -> str:
     """A text with every table between marks written anew from the record that its mark names.
 
@@ -214,7 +302,7 @@ def with_records(text: str, where: str, language: str, folder: Path) -> str:
         if not path.is_file():
             there = ", ".join(sorted(path.stem for path in folder.glob("*.json")))
             raise LessonError(f"{where}: there is no record {name!r}; there are {there}.")
-        return f"{start}{table(json.loads(path.read_text(encoding='utf-8')), name, language)}\n{end}"
+        return f"{start}{table(shown(path), name, language)}\n{end}"
 
     return MARK.sub(written, text)
 

@@ -22,6 +22,9 @@ from typing import Any
 from tools.bench import records, training
 
 GIB = 2**30
+STEPS, NEW = 3, 16  # of training, of inference
+LEARNING_RATE = 1e-5  # of the ordinary loop
+SETTINGS = {"steps": STEPS, "learning_rate_plain": LEARNING_RATE, "new_tokens": NEW}
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _generate(case: Case, model: Any) -> None:
 
     prompt = torch.randint(100, 3000, (case.batch, case.length), device="cuda")
     model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=16, min_new_tokens=16
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW
     )
 
 
@@ -148,8 +151,8 @@ def _train_plain(case: Case, model: Any) -> None:
         from bitsandbytes.optim import AdamW8bit as Optimizer
     else:
         from torch.optim import AdamW as Optimizer
-    optimizer = Optimizer(trained, lr=1e-5)
-    for _ in range(3):
+    optimizer = Optimizer(trained, lr=LEARNING_RATE)
+    for _ in range(STEPS):
         ids = torch.randint(100, 3000, (case.batch, case.length), device="cuda")
         with torch.autocast("cuda", torch.bfloat16):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
@@ -173,9 +176,9 @@ def _train_unsloth(case: Case, model: Any) -> None:
     text = " ".join(words[(7 * n) % 80] for n in range(case.length))
     with tempfile.TemporaryDirectory() as out:
         trainer = SFTTrainer(
-            model=model, processing_class=tokenizer, train_dataset=Dataset.from_dict({"text": [text] * 3 * case.batch}),
+            model=model, processing_class=tokenizer, train_dataset=Dataset.from_dict({"text": [text] * STEPS * case.batch}),
             args=SFTConfig(
-                output_dir=out, dataset_text_field="text", max_length=case.length, max_steps=3,
+                output_dir=out, dataset_text_field="text", max_length=case.length, max_steps=STEPS,
                 per_device_train_batch_size=case.batch, optim="adamw_8bit", bf16=True, logging_steps=1,
                 save_strategy="no", report_to="none",
             ),
@@ -197,7 +200,8 @@ def main() -> int:
         print("\n" + json.dumps(measure(case, options.weights / case.model)))
         return 0
     chosen = [case for case in cases() if not options.only or re.search(options.only, json.dumps(asdict(case)))]
-    record = records.new("peak GPU memory", "random weights", "GiB allocated by torch; the CUDA context comes on top")
+    unit = "GiB allocated by torch; the CUDA context comes on top"
+    record = records.new("peak GPU memory", "random weights", unit, SETTINGS)
     with records.scratch(options.weights) as folder, ThreadPoolExecutor(options.side_by_side) as pool:
         list(pool.map(lambda name: records.random_weights(name, f"{folder}/{name}"), {case.model for case in chosen}))
         sides = pool.map(

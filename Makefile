@@ -31,15 +31,16 @@ test: setup
 test-weekly: setup
 	.venv/bin/pytest -m weekly --durations=0
 
-# The notebooks, on this machine's GPU, and what became of them into benchmarks/verified.json; then the soak. After
-# `course nano` no network is needed but by lesson 12, which makes its environment once. workers=4 runs four notebooks
-# side by side.
+# The notebooks, on this machine's GPU, and what became of them into benchmarks/verified.json; the other tests that need
+# a GPU; then the soak. After `course nano` no network is needed but by lesson 12, which makes its environment once.
+# workers=4 runs four notebooks side by side.
 workers ?= 1
 test-gpu: setup
 	@nvidia-smi -L
 	TQDM_MININTERVAL=20 $(course) nano
 	.venv/bin/pytest -m notebook notebooks -n $(workers) --dist load --maxschedchunk 1 --verified --durations=0; \
 		status=$$?; $(course) build; exit $$status
+	.venv/bin/pytest tests/test_memory.py tests/trust/test_memory_is_freed.py
 	$(MAKE) test-soak
 
 test-soak: setup

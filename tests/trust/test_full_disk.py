@@ -227,7 +227,7 @@ def test_lesson_06s_exports_fail_one_by_one_and_those_of_an_earlier_run_stay_who
         kernel.number("save_pretrained_gguf("),
     )
     modelfile = kernel.number("runtime.write_text(modelfile")
-    kernel.trim |= {"FORMATS": ["lora", "merged_16bit", "f16", "q8_0", "q4_k_m"], "ASKED": ["q4_k_m"]}
+    kernel.trim |= {"FORMATS": ["lora", "merged_16bit", "f16", "q8_0", "q4_k_m"], "ASKED": ["q4_k_m"], "DISK_GB": 0}
 
     async def session() -> None:
         await kernel.run_cells(range(modelfile + 1), kernel.trim)

@@ -35,7 +35,7 @@ RECORDS = ROOT / "benchmarks" / "records"
 def test_the_sft_records_are_of_sides_that_the_bench_has(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     known = [
-        *sft.sides(), *(replace(side, profiled=True) for side in sft.sides_of(sft.MODEL)), *sft_vision.sides(),
+        *sft.sides(), *sft.profiled(), *sft_vision.sides(),
         *sft_vision.profiled(), *sft.held(), *sft_vision.held(), *(side for model in sft.SHAPES for side in sft.sides_of(model)),
     ]  # fmt: skip
     kind = sft_vision.Side if "vision" in path.stem else sft.Side

@@ -42,6 +42,14 @@ def test_the_backward_pass_is_told_from_the_forward():
     assert told["kept_gib"] == 0 and set(told["places"]) == {"the backward pass", "site/models/qwen2.py:forward"}
 
 
+def test_what_a_4_bit_layer_returns_is_no_unpacked_weight():
+    layer = ("/site/bitsandbytes/autograd/_functions.py:forward", "/site/bitsandbytes/nn/modules.py:forward")
+    unpacking = ("/site/bitsandbytes/functional.py:dequantize_4bit", *layer)
+    _, since = peak.at_peak([event("alloc", 1, 1, *layer), event("alloc", 2, 2, *unpacking)], 0)
+    told = peak.kinds(0, since, 0)
+    assert (told["kept_gib"], told["unpacked_gib"]) == (1, 2)
+
+
 def test_without_an_allocation_the_peak_is_what_was_there():
     assert peak.at_peak([event("free_completed", 7, 1)], 5 * peak.GIB) == (5 * peak.GIB, {})
 

@@ -12,7 +12,7 @@ GIB = 2**30
 # What the Python calls that led to an allocation give away, the first that fits. Calls are "file:function". What the
 # engine of the backward pass allocates by itself has none.
 KINDS = {
-    "unpacked_gib": r"dequant|bitsandbytes",
+    "unpacked_gib": r"dequant",
     "loss_gib": r"cross_entropy|_losses|chunked|log_prob|lm_head",
     "optimizer_gib": r"optimizer|optim/",
     "recomputed_gib": r"unpack_hook|recompute|checkpoint\w*\.py:backward",

@@ -4,6 +4,7 @@
     python -m tools.bench.sft --shapes --out benchmarks/records/sft_shapes_h200.json    other models, fewer sides
     python -m tools.bench.sft --profile --out benchmarks/records/sft_profile_h200.json  what the GPU's time goes into
     python -m tools.bench.sft --memory --out benchmarks/records/sft_memory_h200.json    what its memory holds at the peak
+    python -m tools.bench.sft --shapes --profile --out benchmarks/records/sft_profile_shapes_h200.json
 
 The rows are random tokens in the lengths of real Alpaca rows (`benchmarks/alpaca_lengths.json`), so that packing has
 to deal with what it would meet. Useful tokens are those with a label; padding is none. Each side runs in a process of
@@ -96,11 +97,16 @@ def sides_of(model: str) -> Iterator[Side]:
             yield replace(side, model=model)
 
 
-def held() -> Iterator[Side]:
+def profiled(model: str = MODEL) -> Iterator[Side]:
+    """The same, not for their speed, but for what the GPU's time goes into."""
+    yield from (replace(side, profiled=True) for side in sides_of(model))
+
+
+def held(model: str = MODEL) -> Iterator[Side]:
     """Those that save memory: of the tutorial one, of TRL those with Liger, the course's with checkpointing."""
     for side in sides():
         if side.checkpointing and (side.liger or not side.cudnn):
-            yield replace(side, held=True)
+            yield replace(side, held=True, model=model)
 
 
 @contextmanager
@@ -258,10 +264,8 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def main() -> int:
     parser = records.parser(__doc__, "sft")
+    parser.add_argument("--shapes", action="store_true", help=f"{', '.join(SHAPES)} instead of {MODEL}, fewer sides")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--shapes", action="store_true", help=f"{', '.join(SHAPES)} instead of {MODEL}, fewer sides of each"
-    )
     what.add_argument("--profile", action="store_true", help="what the GPU's time goes into, fewer sides")
     what.add_argument("--memory", action="store_true", help="what its memory holds at the peak, fewer sides")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints (15 GB for 7B), kept for the next run")
@@ -269,6 +273,7 @@ def main() -> int:
     if records.one_side(options, Side, measure):
         return 0
     every = [side for model in SHAPES for side in sides_of(model)] if options.shapes else [*sides()]
+    models = SHAPES if options.shapes else (MODEL,)
     record = records.new(
         "QLoRA SFT, useful tokens a second and peak memory",
         f"the shape of {'each model' if options.shapes else MODEL}, random weights in NF4, LoRA r = {RANK}, "
@@ -278,10 +283,10 @@ def main() -> int:
     )
     compared = ratios
     if options.profile:
-        every, compared = [replace(side, profiled=True) for side in sides_of(MODEL)], lambda rows: {}
+        every, compared = [side for model in models for side in profiled(model)], lambda rows: {}
         record |= of_a_profile("QLoRA SFT")
     if options.memory:
-        every, compared = [*held()], lambda rows: {}
+        every, compared = [side for model in models for side in held(model)], lambda rows: {}
         record |= of_memory("QLoRA SFT")
     with records.scratch(options.scratch) as scratch:
         for model in dict.fromkeys(side.model for side in records.chosen(every, options)):

@@ -22,6 +22,17 @@ MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTA
 # By the beginning of a record's name, the first that fits: the figures that are shown, and what its first column is called.
 COLUMNS = {
     "sft_shapes": ("model", "name", "useful_tokens_per_s", "loaded_gib", "peak_gib"),
+    "sft_profile_shapes": (
+        "model",
+        "name",
+        "gpu_ms",
+        "matrices_ms",
+        "attention_ms",
+        "unpacking_ms",
+        "optimizer_ms",
+        "copies_ms",
+        "other_ms",
+    ),
     "sft_profile": (
         "name",
         "gpu_ms",
@@ -71,6 +82,7 @@ NAMES = {
     "dpo_memory": {"en": "peak, GiB", "zh": "峰值，GiB"},
     "sft": {"en": "one H200", "zh": "一块 H200"},
     "sft_shapes": {"en": "one H200", "zh": "一块 H200"},
+    "sft_profile_shapes": {"en": "milliseconds a step", "zh": "每步毫秒数"},
     "sft_profile": {"en": "milliseconds a step", "zh": "每步毫秒数"},
     "sft_memory": {"en": "GiB at the peak", "zh": "峰值时的 GiB"},
     "first_loss": {"en": "seconds", "zh": "秒数"},
@@ -137,7 +149,7 @@ HEADINGS = {
 OTHERWISE = {  # headings of one kind alone
     "first_loss": {"start_s": {"en": "command and kernel", "zh": "命令与内核启动"}},
     "medical": {"peak_gib": {"en": "peak memory, GiB", "zh": "内存峰值 GiB"}},
-    "sft_shapes": {"name": {"en": "trained by", "zh": "怎么训练"}},
+    **{kind: {"name": {"en": "trained by", "zh": "怎么训练"}} for kind in ("sft_shapes", "sft_profile_shapes")},
 }
 
 # Texts of the records that a reader of Chinese sees in Chinese; numbers and product names need no entry.

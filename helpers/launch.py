@@ -18,12 +18,11 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from helpers import guard, hub, runtime
-from helpers.runtime import NotEnough, Stop, Words, listed_gpus, root, say, writing
+from helpers.runtime import NotEnough, Stop, Words, root, say, seen_gpus, writing
 
 WORDS: Words = {
     "en": {
@@ -270,22 +269,13 @@ def cards(processes: int, vram_gb: float = 0) -> list[str]:
 
     Two processes cannot share a GPU (NCCL refuses), and with `vram_gb` the CPU is no way out: NotEnough.
     """
-    there = seen()
+    there = seen_gpus()
     if len(there) >= processes:
         return there[:processes]
     if vram_gb > 0:
         where = runtime.platform_name()
         raise NotEnough(say(WORDS, f"cards {where}", processes=processes, there=len(there)))
     return []
-
-
-def seen() -> list[str]:
-    """Ids of the GPUs that a program started here would see."""
-    set_here = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if set_here is None:
-        return list(map(str, range(len(listed_gpus()))))
-    # As CUDA reads it: nothing counts from the first that is no GPU's on; -1 is how one says "none".
-    return list(takewhile(lambda one: one and one != "-1", map(str.strip, set_here.split(","))))
 
 
 def on(ids: Sequence[str]) -> dict[str, str]:

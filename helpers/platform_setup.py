@@ -44,7 +44,7 @@ WORDS: runtime.Words = {
         "keeping": "keeping {count}: {items}",
         "removed": "removed",
         "done": "Installed.",
-        "one gpu": "{there} GPUs are here, this notebook uses the first (CUDA_VISIBLE_DEVICES=0): lesson 13 is about "
+        "one gpu": "{there} GPUs are here, this notebook uses the first (CUDA_VISIBLE_DEVICES={first}): lesson 13 is about "
         "several.",
         "restart": "{names} replaced; this session still holds what was there before. {place} It is needed once; "
         "nothing is installed again.",
@@ -69,7 +69,7 @@ WORDS: runtime.Words = {
         "keeping": "保留 {count} 个：{items}",
         "removed": "删除",
         "done": "装好了。",
-        "one gpu": "这里有 {there} 块 GPU，这个笔记本只用第一块（CUDA_VISIBLE_DEVICES=0）；多卡见第 13 课。",
+        "one gpu": "这里有 {there} 块 GPU，这个笔记本只用第一块（CUDA_VISIBLE_DEVICES={first}）；多卡见第 13 课。",
         "restart": "{names} 已经换成新版本，但这个会话里还是旧的。{place}只需这一次，不会重新安装。",
         "failed": "依赖包没装上。{hint}安装程序的原话：\n{said}",
         "hint colab": "请检查网络，再跑一次这一格。",
@@ -149,18 +149,19 @@ def _keep_off_proxies() -> None:
 
 
 def _choose_a_gpu() -> None:
-    """Show this session the first GPU alone, where there are more and nobody has chosen (Kaggle: two T4s).
+    """Show this session the first GPU alone, where it would see more (Kaggle: two T4s; a job that was given several).
 
     On several, a Trainer would copy the model onto each, and "auto" would cut it up. CUDA reads the variable when it is
     first used, so this comes before `import torch`.
     """
-    if "CUDA_VISIBLE_DEVICES" in os.environ or (there := len(runtime.listed_gpus())) < 2:
+    there = runtime.seen_gpus()
+    if len(there) < 2:
         return
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return  # too late for this session
-    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-    print(_say("one gpu", there=there))
+    os.environ["CUDA_VISIBLE_DEVICES"] = there[0]
+    print(_say("one gpu", there=len(there), first=there[0]))
 
 
 def project(extra: str = "") -> tuple[list[str], list[str], str]:

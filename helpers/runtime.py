@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -219,6 +220,15 @@ def listed_gpus() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return shown.strip().splitlines()
+
+
+def seen_gpus() -> list[str]:
+    """Ids of the GPUs that a program started here would see; asked without torch, too."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return list(map(str, range(len(listed_gpus()))))
+    # As CUDA reads it: nothing counts from the first that is no GPU's on; -1 is how one says "none".
+    return list(takewhile(lambda one: one and one != "-1", map(str.strip, chosen.split(","))))
 
 
 def dtype() -> "torch.dtype":

@@ -153,7 +153,7 @@ def test_a_checkpoint_of_a_process_on_a_cpu_can_be_read(tmp_path):
 
 
 def test_a_card_each_or_none(monkeypatch):
-    monkeypatch.setattr(launch, "listed_gpus", lambda: ["T4", "T4"])
+    monkeypatch.setattr(runtime, "listed_gpus", lambda: ["T4", "T4"])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert launch.cards(2) == ["0", "1"] and launch.cards(1) == ["0"] and launch.cards(3) == []
     with pytest.raises(runtime.NotEnough, match=r"3 processes .* here: 2"):

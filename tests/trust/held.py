@@ -20,6 +20,14 @@ LARGEST = 12
 OF_TORCH = ("compile_worker", "resource_tracker")  # processes that libraries keep for good
 
 
+def warm_up() -> None:
+    """Multiply once on the GPU, forwards and back: cuBLAS keeps a workspace for each thread that has done so."""
+    if torch.cuda.is_available():
+        layer = torch.nn.Linear(64, 64, device="cuda")
+        for dtype in (torch.float32, torch.bfloat16):
+            layer.to(dtype)(torch.ones(64, 64, device="cuda", dtype=dtype)).sum().backward()
+
+
 def release() -> None:
     """Collect what nothing refers to any more, and give the memory back: to the GPU, and from malloc to the system."""
     gc.collect()  # twice: finalizers of the first round let go of more

@@ -478,7 +478,18 @@ def test_a_lesson_gets_one_gpu_unless_it_is_about_several(ready, capsys, number,
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("chosen", ["1", "0,1", "", "GPU-8932f937"])
+@pytest.mark.parametrize(("given", "first"), [("1,0", "1"), ("2, 3,4", "2"), ("GPU-8932f937,GPU-1", "GPU-8932f937")])
+def test_of_several_that_a_job_was_given_it_is_the_first(ready, monkeypatch, capsys, given, first):
+    ready(8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    platform_setup.setup(several_gpus=True)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == given and not capsys.readouterr().out
+    platform_setup.setup()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == first
+    assert f"{len(given.split(','))} GPUs" in (said := capsys.readouterr().out) and f"DEVICES={first})" in said
+
+
+@pytest.mark.parametrize("chosen", ["1", "", "GPU-8932f937", "1,-1"])
 def test_a_gpu_that_somebody_has_chosen_stays(ready, monkeypatch, capsys, chosen):
     ready(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)

@@ -91,7 +91,9 @@ def pytest_runtest_call(item):
         finally:
             if passed is not None:
                 language, seconds = item.path.parent.name, time.perf_counter() - began
-                verified.record(load_course().root, item.path.stem, language, "trimmed", seconds, peak.gib, passed)
+                course, slug = load_course(), item.path.stem
+                gpus = verified.gpus(course.lesson(slug))
+                verified.record(course.root, slug, language, "trimmed", seconds, peak.gib, passed, gpus)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Pictures as a viewer shows them: what the loader checks, the model sees and the notebook shows is the same."""
+"""Pictures as a viewer shows them, and what they cost: the loader, the model and the notebook see the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ MOST_PIXELS = 80_000_000
 """Width × height of the largest picture that is opened: up to 1.5 GB for a moment. Phones have 12 to 64 million."""
 LONGEST = 200
 """How many times as long as wide a picture may be: beyond it, Qwen2.5-VL's processor refuses."""
+CELL = 28
+"""Pixels on a side of what becomes one token: 2 × 2 patches of 14 × 14 (Qwen2-VL and Qwen2.5-VL)."""
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -32,6 +34,31 @@ def upright(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:  # below what is transparent stands any colour, black for the most part
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
+    """The picture upright, in RGB, its sides rounded to multiples of 28: at most `max_tokens` tokens; see `tokens`.
+
+    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight. Its smallest
+    picture has 4 to 8 tokens; below 8, `max_tokens` is a wish that it may overrule. A strip one cell high is shortened
+    to what is allowed. Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
+    """
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}: a picture costs at least one token.")
+    picture = upright(picture)
+    fewest = 4 if max_tokens >= 8 else 1
+    height, width = smart_resize(picture.height, picture.width, CELL, fewest * CELL**2, max_tokens * CELL**2)
+    if min(height, width) == CELL:  # rounded up, and so longer for its width than it was
+        longest = min(max_tokens, LONGEST) * CELL
+        height, width = min(height, longest), min(width, longest)
+    return picture if picture.size == (width, height) else picture.resize((width, height))
+
+
+def tokens(picture: Image.Image) -> int:
+    """How many tokens a picture from `shrink` costs: (height / 28) · (width / 28)."""
+    return (picture.height // CELL) * (picture.width // CELL)
 
 
 def check_picture(path: Path) -> None:

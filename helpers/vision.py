@@ -1,4 +1,4 @@
-"""Vision models: `FastVisionModel` for any machine, and what a picture costs.
+"""Vision models: `FastVisionModel` for any machine.
 
 With a GPU, `FastVisionModel` is Unsloth's own. Unsloth's refuses a CPU, so there the same four calls stand on
 transformers and PEFT: the same names, the same results, none of the speed.
@@ -12,39 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from helpers.pictures import LONGEST, upright
-
 if TYPE_CHECKING:
-    from PIL import Image
     from transformers import PreTrainedModel, ProcessorMixin
-
-CELL = 28
-"""Pixels on a side of what becomes one token: 2 × 2 patches of 14 × 14 (Qwen2-VL and Qwen2.5-VL)."""
-
-
-def shrink(picture: Image.Image, max_tokens: int) -> Image.Image:
-    """The picture upright, in RGB, its sides rounded to multiples of 28: at most `max_tokens` tokens; see `tokens`.
-
-    Qwen2.5-VL's processor does the same, by the same function; done here, the cost is in plain sight. Its smallest
-    picture has 4 to 8 tokens; below 8, `max_tokens` is a wish that it may overrule. A strip one cell high is shortened
-    to what is allowed. Raises ValueError for `max_tokens` below 1, or a picture more than 200 times as long as wide.
-    """
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens}: a picture costs at least one token.")
-    picture = upright(picture)
-    fewest = 4 if max_tokens >= 8 else 1
-    height, width = smart_resize(picture.height, picture.width, CELL, fewest * CELL**2, max_tokens * CELL**2)
-    if min(height, width) == CELL:  # rounded up, and so longer for its width than it was
-        longest = min(max_tokens, LONGEST) * CELL
-        height, width = min(height, longest), min(width, longest)
-    return picture if picture.size == (width, height) else picture.resize((width, height))
-
-
-def tokens(picture: Image.Image) -> int:
-    """How many tokens a picture from `shrink` costs: (height / 28) · (width / 28)."""
-    return (picture.height // CELL) * (picture.width // CELL)
 
 
 class CpuVisionModel:
@@ -142,4 +111,4 @@ if torch.cuda.is_available():
 else:
     FastVisionModel = CpuVisionModel
 
-__all__ = ["CELL", "CpuVisionModel", "FastVisionModel", "shrink", "tokens"]
+__all__ = ["CpuVisionModel", "FastVisionModel"]

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,28 @@ def test_a_trainers_figures_leave_the_first_steps_out():
     found = training.figures(trainer, useful, [5.0, 1.0, 3.0], 1, 2**30)
     told = {"useful_tokens_per_s": 45, "seconds_per_step": 2, "useful_tokens_per_step": 61, "loaded_gib": 1}
     assert found == found | told | {"losses": [2.3457]}
+
+
+def test_the_rows_of_a_side_without_unsloth_do_not_import_it():
+    """Nor `helpers.vision`, which does so where there is a GPU: Unsloth replaces parts of what is measured."""
+    code = (
+        "import sys\n"
+        "from tools.bench import sft, sft_vision, training\n"
+        "sft.rows(2), sft_vision.for_trl(sft_vision.rows()[:1])\n"
+        "training.assert_plain('trl')\n"
+        "assert 'helpers.vision' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_side_that_unsloth_has_touched_is_no_measurement(monkeypatch):
+    monkeypatch.delitem(sys.modules, "unsloth", raising=False)
+    training.assert_plain("trl")
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace())
+    training.assert_plain("unsloth")
+    with pytest.raises(RuntimeError, match="engine is trl, .* Unsloth"):
+        training.assert_plain("trl")
 
 
 def test_kernels_are_told_apart_by_name():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tools import build, cli, verified
-from tools.lessons import ROOT
+from tools.lessons import ROOT, load_course
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -63,6 +63,14 @@ def test_a_newer_run_takes_the_place_of_its_own_kind_alone(tmp_path, h200) -> No
     rows = json.loads((tmp_path / verified.FILE).read_text("utf-8"))
     assert [(r["language"], r["minutes"], r["peak_vram_gib"]) for r in rows] == [("en", 2.0, 2.0), ("zh", 1.0, None)]
     assert rows[0]["hardware"] == "NVIDIA H200" and rows[0]["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_lesson_about_several_gpus_says_how_many(tmp_path, h200, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    course = load_course()
+    for slug in ("12_llamafactory", "13_scale_out"):
+        verified.record(tmp_path, slug, "en", "trimmed", 60.0, None, True, verified.gpus(course.lesson(slug)))
+    assert [row["hardware"] for row in verified.entries(tmp_path)] == ["NVIDIA H200", "2 x NVIDIA H200"]
 
 
 def test_only_a_run_on_a_gpu_that_passed_is_shown(tmp_path, h200, monkeypatch) -> None:

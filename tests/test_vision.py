@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import data, generation, nano, prompts, vision
+from helpers import data, generation, nano, pictures, prompts, vision
 from helpers.nano import dashboards, vl
-from helpers.vision import CELL, CpuVisionModel
+from helpers.pictures import CELL
+from helpers.vision import CpuVisionModel
 
 TINY = replace(vl.QWEN2_5_VL, hidden=64, heads=1, intermediate=64, layers=1, vocabulary=400)
 
@@ -47,37 +48,37 @@ def forward(model, processor, picture: Image.Image) -> torch.Tensor:
 def test_a_shrunken_picture_costs_what_is_allowed(width: int, height: int, most: int) -> None:
     if max(width, height) / min(width, height) > most:
         return  # a strip one cell high can be longer than is allowed
-    picture = vision.shrink(Image.new("L", (width, height)), most)
+    picture = pictures.shrink(Image.new("L", (width, height)), most)
     assert picture.mode == "RGB"
     assert picture.width % CELL == 0 and picture.height % CELL == 0
-    assert 1 <= vision.tokens(picture) <= most
+    assert 1 <= pictures.tokens(picture) <= most
 
 
 def test_a_fitting_picture_stays_as_it_is() -> None:
     picture = Image.effect_noise((280, 168), 50).convert("RGB")
-    assert vision.shrink(picture, 60).tobytes() == picture.tobytes()
-    assert vision.tokens(picture) == 60
-    small = vision.shrink(picture, 59)
-    assert vision.tokens(small) <= 59 and small.width / small.height == pytest.approx(280 / 168, rel=0.1)
+    assert pictures.shrink(picture, 60).tobytes() == picture.tobytes()
+    assert pictures.tokens(picture) == 60
+    small = pictures.shrink(picture, 59)
+    assert pictures.tokens(small) <= 59 and small.width / small.height == pytest.approx(280 / 168, rel=0.1)
     with pytest.raises(ValueError, match="at least one token"):
-        vision.shrink(picture, 0)
+        pictures.shrink(picture, 0)
 
 
 def test_a_photograph_is_turned_upright() -> None:
     picture = Image.new("RGB", (84, 56), "white")
     picture.paste("black", (0, 0, 28, 56))
     picture.getexif()[0x0112] = 6  # to be turned clockwise by a quarter
-    upright = vision.shrink(picture, 60)
+    upright = pictures.shrink(picture, 60)
     assert upright.size == (56, 84)
     assert upright.getpixel((28, 5)) == (0, 0, 0) and upright.getpixel((28, 80)) == (255, 255, 255)
 
 
 def test_the_processor_counts_as_tokens_does(tiny: str) -> None:
     _, processor = CpuVisionModel.from_pretrained(tiny, load_in_4bit=False)
-    picture = vision.shrink(Image.new("RGB", (200, 150)), 40)
+    picture = pictures.shrink(Image.new("RGB", (200, 150)), 40)
     text = processor.apply_chat_template(question(), add_generation_prompt=True)
     ids = processor(text=[text], images=[picture], return_tensors="pt")["input_ids"][0]
-    assert (ids == processor.image_token_id).sum() == vision.tokens(picture)
+    assert (ids == processor.image_token_id).sum() == pictures.tokens(picture)
 
 
 @pytest.mark.notebook  # half a minute
@@ -188,12 +189,12 @@ def test_unsloths_collator_takes_the_processor(tiny: str) -> None:
     collator = UnslothVisionDataCollator(
         model, processor, resize="max", response_part="<|im_start|>assistant\n", **parts
     )
-    picture = vision.shrink(Image.new("RGB", (84, 56)), 60)
+    picture = pictures.shrink(Image.new("RGB", (84, 56)), 60)
     asked = {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "gear?"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "gear: D"}]}
     batch = collator([{"messages": [asked, answer]}])
     assert batch["image_grid_thw"].tolist() == [[1, 4, 6]]
-    assert (batch["input_ids"] == processor.image_token_id).sum() == vision.tokens(picture) == 6
+    assert (batch["input_ids"] == processor.image_token_id).sum() == pictures.tokens(picture) == 6
     labels = batch["labels"][0]
     assert processor.tokenizer.decode(labels[labels != -100]) == "gear: D<|im_end|>"
 

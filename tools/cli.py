@@ -73,7 +73,9 @@ def run_lesson(course: Course, options: argparse.Namespace) -> int:
         parameters, passed = "full" if options.full else "trimmed", not result.failure and not unseen
         if options.set:  # a trial: kept, and shown nowhere as the lesson's own
             parameters += f" with {', '.join(sorted(setting.partition('=')[0] for setting in options.set))}"
-        verified.record(course.root, lesson.slug, options.lang, parameters, result.seconds, peak.gib, passed)
+        verified.record(
+            course.root, lesson.slug, options.lang, parameters, result.seconds, peak.gib, passed, verified.gpus(lesson)
+        )
     if result.summary:
         grid = Table(box=None, show_header=False, pad_edge=False)
         for name, value in result.summary.items():

@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 from filelock import FileLock
 
-from helpers.runtime import write_text
+from helpers.runtime import seen_gpus, write_text
 from tools.bench.records import PACKAGES, versions
+from tools.lessons import Lesson
 
 FILE = Path("benchmarks") / "verified.json"
 KEY = ("lesson", "language", "parameters", "hardware")
@@ -71,17 +72,31 @@ def entries(root: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
+def gpus(lesson: Lesson) -> int:
+    """How many GPUs a lesson uses here: one, unless it is about several."""
+    return len(seen_gpus()) if lesson.facts["needs"].get("several_gpus") else 1
+
+
 def record(
-    root: Path, lesson: str, language: str, parameters: str, seconds: float, peak_gib: float | None, passed: bool
+    root: Path,
+    lesson: str,
+    language: str,
+    parameters: str,
+    seconds: float,
+    peak_gib: float | None,
+    passed: bool,
+    gpus: int = 1,
 ) -> None:
-    """Write the entry of a run that has just ended on this machine's GPU (or CPU), in place of the one before it."""
+    """Write the entry of a run that has just ended on this machine's GPUs (or CPU), in place of the one before it."""
     import torch
+
+    hardware = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
 
     entry = {
         "lesson": lesson,
         "language": language,
         "parameters": parameters,
-        "hardware": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU",
+        "hardware": f"{gpus} x {hardware}" if gpus > 1 else hardware,
         "minutes": round(seconds / 60, 1),
         "peak_vram_gib": peak_gib and round(peak_gib, 1),
         "passed": passed,

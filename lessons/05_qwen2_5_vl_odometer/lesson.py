@@ -71,7 +71,7 @@ from peft import PeftModel
 from trl import SFTConfig, SFTTrainer
 from unsloth_zoo.vision_utils import UnslothVisionDataCollator
 
-from helpers import data, export, generation, hub, memory, report, vision
+from helpers import data, export, generation, hub, memory, pictures, report
 from helpers.vision import FastVisionModel
 
 # %% [markdown] lang="en"
@@ -128,8 +128,8 @@ report.pictures(train_rows["image"][:8])
 from PIL import Image
 
 sample = Image.open(held_out["image"][0])
-fitted = vision.shrink(sample, MAX_IMAGE_TOKENS)
-print(f"{sample.width} × {sample.height} pixels → {fitted.width} × {fitted.height}, {vision.tokens(fitted)} tokens")
+fitted = pictures.shrink(sample, MAX_IMAGE_TOKENS)
+print(f"{sample.width} × {sample.height} pixels → {fitted.width} × {fitted.height}, {pictures.tokens(fitted)} tokens")
 fitted
 
 # %% [markdown] lang="en"
@@ -163,7 +163,7 @@ print(f"vision tower: {seeing:,} parameters; all in {model.get_memory_footprint(
 
 # %%
 def question(prompt, path):
-    picture = vision.shrink(Image.open(path), MAX_IMAGE_TOKENS)
+    picture = pictures.shrink(Image.open(path), MAX_IMAGE_TOKENS)
     return {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}]}
 
 
@@ -195,8 +195,8 @@ def answer(rows, **options):
     FastVisionModel.for_inference(model)
     asked = [question(prompt, path) for prompt, path in zip(rows["prompt"], rows["image"])]
     texts = [processor.apply_chat_template([message], add_generation_prompt=True) for message in asked]
-    pictures = [message["content"][0]["image"] for message in asked]
-    return generation.complete(model, processor, texts, MAX_NEW_TOKENS, images=pictures, batch_size=8, **options)
+    images = [message["content"][0]["image"] for message in asked]
+    return generation.complete(model, processor, texts, MAX_NEW_TOKENS, images=images, batch_size=8, **options)
 
 
 before = answer(held_out)
@@ -355,7 +355,7 @@ pd.DataFrame({"trained on": accuracy_known, "held out": accuracy_after}).map("{:
 pd.DataFrame(
     {
         "pictures": len(train_rows),
-        "tokens a picture": vision.tokens(fitted),
+        "tokens a picture": pictures.tokens(fitted),
         "steps": trainer.state.global_step,
         "minutes": round(cost.seconds / 60, 2),
         f"{cost.device} peak, GiB": round(cost.peak_gib, 2),
@@ -395,13 +395,13 @@ sys.path.insert(0, asked["course"])  # helpers is there
 import unsloth
 from PIL import Image
 
-from helpers import generation, runtime, vision
+from helpers import generation, pictures, runtime, vision
 
 model, processor = vision.FastVisionModel.from_pretrained(
     asked["adapter"], dtype=runtime.dtype(), load_in_4bit=asked["load_in_4bit"]
 )
 vision.FastVisionModel.for_inference(model)
-picture = vision.shrink(Image.open(asked["image"]), asked["max_image_tokens"])
+picture = pictures.shrink(Image.open(asked["image"]), asked["max_image_tokens"])
 message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked["prompt"]}]}
 text = processor.apply_chat_template([message], add_generation_prompt=True)
 (reading,) = generation.complete(model, processor, [text], asked["max_new_tokens"], images=[picture])

@@ -17,7 +17,7 @@ from mends import says_what_to_do
 from openpyxl import Workbook
 from PIL import Image, ImageOps
 
-from helpers import data, report, vision
+from helpers import data, pictures, report
 from helpers.data import DataError
 from helpers.pictures import LONGEST, MOST_PIXELS, upright
 
@@ -223,8 +223,8 @@ def test_model_and_notebook_see_the_page_as_it_was_meant(tmp_path: Path, name: s
     dark, light = levels or (0, 255)
     rows = data.load_odometer_excel(sheet(tmp_path, ("good.png", saved(NOISE)), (called, content)))
     assert rows[1] == {"id": "2", "prompt": "what?", "image": str(tmp_path / called), "response": f"this is {called}"}
-    seen = vision.shrink(Image.open(rows["image"][1]), 64)
-    assert seen.mode == "RGB" and 1 <= vision.tokens(seen) <= 64
+    seen = pictures.shrink(Image.open(rows["image"][1]), 64)
+    assert seen.mode == "RGB" and 1 <= pictures.tokens(seen) <= 64
     (shown,) = report.pictures(rows["image"][1:], columns=1).axes[0].get_images()
     for picture in (np.asarray(seen), shown.get_array()):
         assert quarters(picture) == pytest.approx([dark, light, light, light], abs=8)
@@ -238,9 +238,9 @@ SIZES = [(1, 1), (1, 2), (27, 29), (1, 200), (200, 1), (4000, 20), (10, 2000), (
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("most", [8, 16, 512])
 def test_a_picture_of_any_shape_costs_the_model_what_is_said(size: tuple[int, int], most: int) -> None:
-    seen = vision.shrink(Image.new("L", size), most)
+    seen = pictures.shrink(Image.new("L", size), most)
     grid = processor()(images=[seen], return_tensors="pt")["image_grid_thw"][0]
-    assert int(grid.prod()) // 4 == vision.tokens(seen) <= most
+    assert int(grid.prod()) // 4 == pictures.tokens(seen) <= most
 
 
 @pytest.mark.bad_input

@@ -85,6 +85,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             **options,
         )  # fmt: skip
         trainer.train()
+    training.assert_plain(side.engine)
     logged = [entry for entry in trainer.state.log_history if "completions/mean_length" in entry][WARM_UP:]
     tokens = sum(entry["completions/mean_length"] for entry in logged) / len(logged) * BATCH * ACCUMULATION
     seconds = sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP)

@@ -177,6 +177,7 @@ def measure(side: Side, scratch: str) -> dict[str, Any]:
             **options,
         )  # fmt: skip
         trainer.train()
+    training.assert_plain(side.engine)
     if side.profiled:
         return asdict(side) | shares(profiler.kernels)
     if side.held:

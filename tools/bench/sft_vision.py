@@ -82,10 +82,10 @@ def picture(path: str) -> Any:
     """A picture of the sample, enlarged as far as IMAGE_TOKENS allows."""
     from PIL import Image
 
-    from helpers import vision
+    from helpers import pictures
 
     image = Image.open(path)
-    return vision.shrink(image.resize((image.width * 8, image.height * 8)), IMAGE_TOKENS)
+    return pictures.shrink(image.resize((image.width * 8, image.height * 8)), IMAGE_TOKENS)
 
 
 def for_trl(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -141,6 +141,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             **options,
         )  # fmt: skip
         trainer.train()
+    training.assert_plain(side.engine)
     if side.profiled:
         return asdict(side) | sft.shares(profiler.kernels)
     if side.held:

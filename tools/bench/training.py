@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,12 @@ def counting(trainer: type, useful: list[int], count: Callable[[dict[str, Any]],
             return super().training_step(model, inputs, *rest)
 
     return Counting
+
+
+def assert_plain(engine: str) -> None:
+    """Raise RuntimeError where a side without Unsloth has imported it: it replaces parts of what that side measures."""
+    if engine != "unsloth" and "unsloth" in sys.modules:
+        raise RuntimeError(f"the side's engine is {engine}, but something has imported Unsloth in its process")
 
 
 def figures(trainer: Any, useful: list[int], seconds: list[float], warm_up: int, loaded: int) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def measure(case: Case, path: Path) -> dict[str, Any]:
     {"inference": _generate, "unsloth": _train_unsloth}.get(
         case.method if case.method == "inference" else case.engine, _train_plain
     )(case, model)
+    training.assert_plain(case.engine)
     return asdict(case) | {
         "parameters": sum(getattr(p, "quant_state", None).shape.numel() if hasattr(p, "quant_state") else p.numel()
                           for p in model.parameters()),

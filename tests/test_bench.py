@@ -18,6 +18,7 @@ from tools.bench import (
     grpo,
     inference,
     medical,
+    peak,
     plots,
     records,
     scale,
@@ -30,6 +31,17 @@ from tools.bench import (
 from tools.lessons import ROOT, LessonError
 
 RECORDS = ROOT / "benchmarks" / "records"
+
+
+def rows_of(record: str) -> dict[str, dict]:
+    rows = json.loads((RECORDS / f"{record}.json").read_text(encoding="utf-8"))["rows"]
+    return {row["name"]: row for row in rows}
+
+
+def assert_told(lesson: str, figures: list[str]) -> None:
+    for language in ("en", "zh"):
+        text = (ROOT / "lessons" / lesson / f"reading.{language}.md").read_text(encoding="utf-8")
+        assert [figure for figure in figures if figure not in text] == [], language
 
 
 @pytest.mark.parametrize("path", sorted(RECORDS.glob("sft*.json")), ids=lambda path: path.stem)
@@ -47,7 +59,7 @@ def test_the_sft_records_are_of_sides_that_the_bench_has(path):
     assert {"profile", "memory"} & {*path.stem.split("_")} or record["ratios"] == sft.ratios(record["rows"])
 
 
-@pytest.mark.parametrize("name", ["sft_h200", "sft_shared_host_h200", "sft_shapes_h200"])
+@pytest.mark.parametrize("name", ["sft_h200", "sft_quick_host_h200", "sft_shapes_h200"])
 def test_packed_sides_did_the_same_work(name):
     record = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
     models = {row.get("model", sft.MODEL) for row in record["rows"]}
@@ -127,33 +139,51 @@ def test_kernels_are_told_apart_by_name():
 
 
 def test_the_readings_on_packing_say_what_was_measured():
-    def speeds(name):
-        rows = json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
-        return {row["name"]: row["useful_tokens_per_s"] for row in rows}
-
-    quiet, shared = speeds("sft_h200"), speeds("sft_shared_host_h200")
-    plain, packed, whole, free, lean = (
-        "TRL, as tutorials do", "course, packed", "course, packed, varlen, 8 x 1",
-        "course, packed, varlen, 8 x 1, no checkpointing", "course, packed, varlen, no checkpointing",
-    )  # fmt: skip
-    best = "TRL, packed, flex attention, Liger, 8 x 1"
-    liger = "TRL, packed, flex attention, Liger"
-    told = [quiet[plain], quiet[packed], *(shared[name] for name in (plain, packed, liger, best, whole, free, lean))]
-    for name in (whole, free):
-        assert abs(shared[name] / quiet[name] - 1) < 0.02
-    assert [round(shared[name] / shared[best], 1) for name in (lean, free)] == [1.5, 1.7]
-    profiled = {row["name"]: row for row in json.loads((RECORDS / "sft_profile_h200.json").read_text("utf-8"))["rows"]}
+    here, quick = rows_of("sft_h200"), rows_of("sft_quick_host_h200")
+    speeds, there = ({name: row["useful_tokens_per_s"] for name, row in rows.items()} for rows in (here, quick))
+    plain, lesson, best = "TRL, as tutorials do", "course, packed, 8 x 1", "TRL, packed, flex attention, Liger, 8 x 1"
+    without, liger = f"{plain}, without cuDNN's attention", "TRL, packed, flex attention, Liger"
+    varlen, whole = "course, packed, varlen", "course, packed, varlen, 8 x 1"
+    lean, free = f"{varlen}, no checkpointing", f"{whole}, no checkpointing"
+    shown = [speeds[name] for name in (without, liger, "course, packed", best, lesson, whole, lean, free, plain)]
+    shown += [there[name] for name in (plain, "course, packed", whole, free)]
+    told = [f"{figure:,}" for figure in shown]
+    told += [f"{speeds[lesson] / speeds[without]:.1f}", f"{speeds[lesson] / speeds[best]:.2f}"]
+    told += [f"{speeds[whole] / speeds[without]:.1f}", f"{speeds[whole] / speeds[best]:.2f}"]
+    told.append(f"{there[whole] / there[plain]:.1f}")
+    assert [round(100 * there[name] / speeds[name] - 100) for name in (whole, free)] == [5, 2]
+    assert [round(speeds[name] / speeds[best], 1) for name in (lean, free)] == [1.3, 1.7]
+    assert round(speeds[lesson] / speeds["course, packed"], 1) == 1.4  # the parameters cell says so, and how much more
+    assert round(here[lesson]["peak_gib"] - here["course, packed"]["peak_gib"], 1) == 2.2
+    assert round(here[best]["peak_gib"] - here[lesson]["peak_gib"], 1) == 3.4
+    told += [f"{here[name]['peak_gib']:.1f} GiB" for name in (lean, free)]
+    profiled = rows_of("sft_profile_h200")
     shares = [round(profiled[name]["matrices_ms"] / profiled[name]["gpu_ms"], 2) for name in (best, whole, free)]
     assert shares == [0.68, 0.77, 0.83]
     passes = 16384 * 2 * (2 * 7.07e9 + 6.53e9 + 3.2 * 0.04e9)  # forward, back and once more the layers; the adapters
     products = profiled[best]["matrices_ms"] / 1000
     assert (round(passes / 1e14, 1), round(products, 2)) == (6.8, 0.99) and round(passes / products / 989e12, 1) == 0.7
-    told.append(round(products, 2))
-    for language in ("en", "zh"):
-        text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
-        assert all(f"{figure:,}" in text for figure in told), language
-        assert f"{shared[whole] / shared[best]:.2f}" in text and "6.8 · 10¹⁴" in text
-        assert f"{quiet[packed] / quiet[plain]:.1f}" in text and f"{quiet[packed] / quiet[liger]:.2f}" in text
+    told += [f"{products:.2f}", "6.8 · 10¹⁴"]
+    assert_told("01_alpaca_sft", told)
+
+
+def test_the_readings_on_memory_say_what_was_measured():
+    rows = rows_of("sft_memory_h200")
+    trl, course = rows["TRL, packed, flex attention, Liger, 8 x 1"], rows["course, packed, 8 x 1"]
+    width, inner, layers, tokens = 3584, 18944, 28, 8 * 2048
+    inputs, matrices = (2 * tokens * numbers / peak.GIB for numbers in (layers * width, 3 * inner))
+    assert trl["kept_gib"] == pytest.approx(inputs, abs=0.01)
+    assert course["places"]["unsloth/kernels/utils.py:matmul_lora"] == pytest.approx(matrices, abs=0.01)
+    told = [inputs, course["kept_gib"], matrices, course["recomputed_gib"], rows["course, packed"]["recomputed_gib"]]
+    measured = rows_of("sft_h200")
+    alone = trl["weights_gib"]
+    added = {name: row["peak_gib"] - alone for name, row in measured.items()}
+    plain = added["TRL, as tutorials do, without cuDNN's attention"]
+    assert round(plain - rows["TRL, as tutorials do, without cuDNN's attention"]["peak_gib"] + alone, 1) == 0.2
+    assert (round(0.4 / plain, 1), round(added["course, packed"], 1)) == (0.4, 1.5)
+    most, whole = added[trl["name"]], added["course, packed, varlen, 8 x 1"]
+    assert round(whole / most, 1) == 0.5
+    assert_told("01_alpaca_sft", [f"{figure:.2f}" for figure in [*told, plain]] + [f"{whole:.1f} GiB", f"{most:.1f}"])
 
 
 def test_the_readings_on_other_sizes_say_what_was_measured():
@@ -195,30 +225,22 @@ def test_attentions_ratios_are_cudnn_over_the_others():
 
 
 def test_the_readings_on_cudnn_say_what_was_measured():
-    quiet, beside = (
-        {row["name"]: row for row in json.loads((RECORDS / f"{name}.json").read_text(encoding="utf-8"))["rows"]}
-        for name in ("sft_h200", "sft_cudnn_h200")
-    )
-    plain, trl, course, free = (
-        "TRL, as tutorials do", "TRL, packed, flex attention, Liger, 8 x 1", "course, packed, varlen, 8 x 1",
-        "course, packed, varlen, 8 x 1, no checkpointing",
-    )  # fmt: skip
-    without = f"{plain}, without cuDNN's attention"
-    speeds = {name: row["useful_tokens_per_s"] for name, row in beside.items()}
-    told = [f"{rows[plain]['seconds_per_step']:.2f}" for rows in (quiet, beside)]
+    here, quick = rows_of("sft_h200"), rows_of("sft_quick_host_h200")
+    plain, course = "TRL, as tutorials do", "course, packed, varlen, 8 x 1"
+    without, free = f"{plain}, without cuDNN's attention", f"{course}, no checkpointing"
+    speeds = {name: row["useful_tokens_per_s"] for name, row in here.items()}
+    told = [f"{rows[plain]['seconds_per_step']:.2f}" for rows in (quick, here)]
     told += [f"{speeds[fast] / speeds[slow]:.1f}" for fast in (course, free) for slow in (without, plain)]
-    told.append(f"{speeds[course] / speeds[trl]:.2f}")
-    share = 1 - beside[without]["seconds_per_step"] / beside[plain]["seconds_per_step"]
-    assert round(share, 2) == 0.26  # a quarter
-    profiled = {row["name"]: row for row in json.loads((RECORDS / "sft_profile_h200.json").read_text("utf-8"))["rows"]}
+    told.append(f"{here[without]['seconds_per_step']:.2f}")
+    share = 1 - here[without]["seconds_per_step"] / here[plain]["seconds_per_step"]
+    assert round(share, 2) == 0.24  # a quarter
+    profiled = rows_of("sft_profile_h200")
     for name in (plain, without):  # four fifths of the step the GPU waits; a quarter of its work is unpacking
-        assert profiled[name]["gpu_ms"] / 1000 < 0.2 * beside[name]["seconds_per_step"]
+        assert profiled[name]["gpu_ms"] / 1000 < 0.2 * here[name]["seconds_per_step"]
         assert 0.22 < profiled[name]["unpacking_ms"] / profiled[name]["gpu_ms"] < 0.27
         told.append(f"{profiled[name]['attention_ms']:.0f}")
     assert 0.40 <= profiled[plain]["gpu_ms"] / 1000 <= 0.41
-    for language in ("en", "zh"):
-        text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
-        assert [figure for figure in told if figure not in text] == [], language
+    assert_told("01_alpaca_sft", told)
 
 
 def test_the_readings_on_pictures_say_what_was_measured():

@@ -70,6 +70,7 @@ PLOTS: dict[str, Callable[[dict[str, Any], list[Axes]], None] | None] = {
     "sft_h200_losses": losses,
     "sft_profile": None,
     "sft_memory": None,
+    "sft_quick": None,
     "sft": speed_and_memory,
 }
 

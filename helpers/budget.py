@@ -263,8 +263,20 @@ def _share_out(rows: list[_Row], wanted: int | None, answer: int, context: int, 
         )
 
 
+FIRST_TURN = 64  # tokens
+
+
+def _tail(stop: str) -> int:
+    """How many tokens may be needed to spell `stop`, and one more: a token has at least a byte."""
+    return len(stop.encode()) + 1
+
+
 class TransformersGenerator:
-    """`model.generate`, in batches padded on the left."""
+    """`model.generate`, in batches padded on the left.
+
+    It writes in turns, each as long as all before it. After a turn only the rows that go on are batched again: one that
+    rambles does not keep the others waiting.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32) -> None:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
@@ -282,11 +294,13 @@ class TransformersGenerator:
             batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
             inputs = [list(prompts[number]) + done[number][0] for number in batch]
             left = [limits[number] - len(done[number][0]) for number in batch]
-            # Beside a long prompt a short one may not get its whole limit: then it takes another turn.
-            most = min(max(left), self.context - max(map(len, inputs)))
-            for number, room, ids in zip(batch, left, self._generate(inputs, most, stop, temperature), strict=True):
+            written = [done[number][0] for number in batch]
+            # Beside a long prompt a short one may not get its whole limit either.
+            most = min(max(left), self.context - max(map(len, inputs)), max(FIRST_TURN, *map(len, written)))
+            more = self._generate(inputs, [*map(len, written)], most, stop, temperature)
+            for number, room, ids in zip(batch, left, more, strict=True):
                 new = ids[:room]
-                stopped = stop is not None and stop in self._text(new)
+                stopped = stop is not None and stop in self._text(done[number][0][-_tail(stop) :] + new)
                 place = next((place for place, token in enumerate(new) if token in self.eos), None)
                 ended = place is not None and not stopped
                 done[number] = (done[number][0] + (new[:place] if ended else new), ended)
@@ -294,7 +308,10 @@ class TransformersGenerator:
                     waiting.append(number)
         return done
 
-    def _generate(self, inputs: list[Ids], most: int, stop: str | None, temperature: float) -> list[Ids]:
+    def _generate(
+        self, inputs: list[Ids], written: list[int], most: int, stop: str | None, temperature: float
+    ) -> list[Ids]:
+        """At most `most` tokens more for each input, of which the last `written` are the model's own already."""
         import torch
         from transformers import StoppingCriteriaList
 
@@ -308,7 +325,7 @@ class TransformersGenerator:
         if temperature:
             options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         if stop is not None:
-            options["stopping_criteria"] = StoppingCriteriaList([self._says(stop, width)])
+            options["stopping_criteria"] = StoppingCriteriaList([self._says(stop, [width - n for n in written])])
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -319,15 +336,15 @@ class TransformersGenerator:
         )
         return output[:, width:].tolist()
 
-    def _says(self, stop: str, width: int) -> Any:
-        """A stopping criterion: for each row, whether the newest tokens complete `stop`."""
+    def _says(self, stop: str, starts: list[int]) -> Any:
+        """A stopping criterion: for each row, whether its newest tokens, from its start on, complete `stop`."""
         import torch
 
-        tail = len(stop.encode()) + 1  # a token has at least a byte
-
         def criterion(input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-            newest = input_ids[:, max(width, input_ids.shape[1] - tail) :].tolist()
-            return torch.tensor([stop in self._text(row) for row in newest], device=input_ids.device)
+            first = max(0, input_ids.shape[1] - _tail(stop))
+            newest = input_ids[:, first:].tolist()
+            said = [stop in self._text(row[max(0, start - first) :]) for row, start in zip(newest, starts, strict=True)]
+            return torch.tensor(said, device=input_ids.device)
 
         return criterion
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import nano
+from helpers import budget, nano
 from helpers.budget import TransformersGenerator, as_generator, generate_with_budget
 from helpers.nano import common
 
@@ -311,6 +311,39 @@ def test_vllm_and_transformers_and_batches_of_any_size_give_the_same(tiny, end, 
     for model in (engine, unsloth):
         assert generate_with_budget(model, tokenizer, PROMPTS, cap, num_ignore, lora_request="mine", **options) == one
     assert set(engine.lora) == {"mine"}
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 7])
+def test_turns_of_any_length_give_the_same_and_leave_out_the_rows_that_have_ended(tiny, end, first, monkeypatch):
+    """`end` is two tokens: between them a turn may end."""
+    model, tokenizer = tiny
+    ids = [tokenizer.encode(prompt + "<think>\n") for prompt in PROMPTS]
+    generator, batches = TransformersGenerator(model, tokenizer), []
+
+    def written():
+        """The tokens of each row up to the one that completes `end`; what follows is padding."""
+        rows = [new for new, _ in generator.extend(ids, [30] * len(ids), end, 0.0)]
+        return [next((new[:n] for n in range(1, len(new)) if end in tokenizer.decode(new[:n])), new) for new in rows]
+
+    whole, generate = written(), generator._generate
+    assert len({len(new) for new in whole}) > 1
+    monkeypatch.setattr(generator, "_generate", lambda *all: (batches.append((len(all[0]), all[2])), generate(*all))[1])
+    monkeypatch.setattr(budget, "FIRST_TURN", first)
+    assert written() == whole
+    rows, turns = zip(*batches)
+    assert list(rows) == [sum(len(new) > sum(turns[:turn]) for new in whole) for turn in range(len(turns))]
+
+
+def test_an_end_that_began_in_the_turn_before_is_seen_and_one_that_began_in_the_prompt_is_not(tiny):
+    import torch
+
+    model, tokenizer = tiny
+    pieces = tokenizer.encode("</think>", add_special_tokens=False)
+    assert len(pieces) > 1
+    row = torch.tensor([tokenizer.encode("so 7", add_special_tokens=False) + pieces] * 3)
+    begun = row.shape[1] - len(pieces)
+    says = TransformersGenerator(model, tokenizer)._says("</think>", [0, begun, begun + 1])
+    assert says(row, None).tolist() == [True, True, False] and not says(row[:, :-1], None).any()
 
 
 def test_short_prompts_get_their_whole_budget_beside_long_ones(tiny):

@@ -64,7 +64,7 @@ def _rows(source: str, config: str | None, limit: int | None, column: str) -> It
     if not path.is_file():
         raise DataError(not_found(path))
     if path.suffix == ".txt":
-        return ({column: text} for text in read_utf8(path).split("\n\n"))
+        return ({column: text} for text in re.split(r"\n\s*\n", read_utf8(path)))
     if path.suffix == ".parquet":
         return _parquet(path, column)
     if path.suffix in SUFFIXES:

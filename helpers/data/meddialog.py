@@ -71,6 +71,8 @@ def _consultations(file: Path) -> Iterator[tuple[str, list[Message]]]:
                     _add(line, messages)
     except FileNotFoundError:
         raise DataError(f"{file}: not found (looked from {Path.cwd()}). Check DATASET.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}). Delete it, or allow reading it.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: byte {error.start:,} of a block is not UTF-8. Save the file as UTF-8.") from None
     if not found:

@@ -22,9 +22,12 @@ LOADERS = {
     "notes": (data.load_notes, "town_notes_en.json"),
     "preferences": (data.load_preferences, "preferences_prompt.jsonl"),
     "qa": (data.load_qa, "forms/query_response.jsonl"),
+    "questions": (
+        lambda path: data.load_questions(path, data.load_notes(SAMPLES / "town_notes_en.json")), "town_questions_en.json",
+    ),
     "quiz": (data.load_quiz, "medical_quiz_en.jsonl"),
     "s1k": (data.load_s1k, "s1k_en.jsonl"),
-}
+}  # fmt: skip
 
 
 def sample(name: str) -> list[dict]:

@@ -19,30 +19,14 @@ from tools.lessons import LessonError
 
 MARK = re.compile(r"(<!-- record: ([\w-]+) -->\n).*?(<!-- /record -->)", re.DOTALL)
 
+OF_A_STEP = (
+    "name", "gpu_ms", "matrices_ms", "attention_ms", "unpacking_ms", "optimizer_ms", "copies_ms", "other_ms",
+)  # fmt: skip
 # By the beginning of a record's name, the first that fits: the figures that are shown, and what its first column is called.
 COLUMNS = {
     "sft_shapes": ("model", "name", "useful_tokens_per_s", "loaded_gib", "peak_gib"),
-    "sft_profile_shapes": (
-        "model",
-        "name",
-        "gpu_ms",
-        "matrices_ms",
-        "attention_ms",
-        "unpacking_ms",
-        "optimizer_ms",
-        "copies_ms",
-        "other_ms",
-    ),
-    "sft_profile": (
-        "name",
-        "gpu_ms",
-        "matrices_ms",
-        "attention_ms",
-        "unpacking_ms",
-        "optimizer_ms",
-        "copies_ms",
-        "other_ms",
-    ),
+    "sft_profile_shapes": ("model", *OF_A_STEP),
+    "sft_profile": OF_A_STEP,
     "sft_memory": (
         "name",
         "weights_gib",

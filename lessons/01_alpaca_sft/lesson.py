@@ -410,7 +410,7 @@ report.summary(
 # | the answer is right, then goes on and on | no EOS in the training text, or it was cut off by `MAX_SEQ_LENGTH` | print an example's end, count the long ones |
 # | loss falls, answers do not change | prompted with another template than trained | compare the two texts character by character |
 # | training loss falls, held-out loss rises | it memorises: too many epochs for too little data | stop earlier, add data, lower `r` |
-# | out of memory | the longest row decides | lower `MAX_SEQ_LENGTH`, then `BATCH_SIZE` (and raise `GRADIENT_ACCUMULATION`); go on from section 4: `memory.free` there gives back what the failed run still holds |
+# | out of memory | rows at once × their length | `BATCH_SIZE = 2` with `GRADIENT_ACCUMULATION = 4`, then lower `MAX_SEQ_LENGTH`; go on from section 4: `memory.free` there gives back what the failed run still holds |
 #
 # **Now you:** set `RESPONSES_ONLY = True` and run again from the parameters. Which of the figures above changes most, and why?
 
@@ -423,6 +423,6 @@ report.summary(
 # | 答得对，但没完没了 | 训练文本里没有 EOS，或者被 `MAX_SEQ_LENGTH` 截掉了 | 打印一条样本的结尾，数数超长的有多少 |
 # | 损失在降，回答却没变 | 提问的模板和训练的不一样 | 把两段文本逐字对一遍 |
 # | 训练损失降，留出损失反而升 | 在死记硬背：数据太少、轮数太多 | 早点停，加数据，减小 `r` |
-# | 显存不够 | 最长的那一行说了算 | 先减 `MAX_SEQ_LENGTH`，再减 `BATCH_SIZE`（同时加大 `GRADIENT_ACCUMULATION`）；然后从第 4 节重跑，那里的 `memory.free` 会把出错那次还占着的显存都还回来 |
+# | 显存不够 | 看一次放几行、一行多长 | 先改成 `BATCH_SIZE = 2`、`GRADIENT_ACCUMULATION = 4`，再减 `MAX_SEQ_LENGTH`；然后从第 4 节重跑，那里的 `memory.free` 会把出错那次还占着的显存都还回来 |
 #
 # **轮到你了**：把 `RESPONSES_ONLY` 设成 `True`，从参数那格重新跑。上面哪个数字变化最大？为什么？

@@ -157,6 +157,10 @@ def test_the_readings_on_packing_say_what_was_measured():
     assert round(here[lesson]["peak_gib"] - here["course, packed"]["peak_gib"], 1) == 2.2
     assert round(here[best]["peak_gib"] - here[lesson]["peak_gib"], 1) == 3.4
     told += [f"{here[name]['peak_gib']:.1f} GiB" for name in (lean, free)]
+    told += [
+        f"{speeds[free] / speeds[whole]:.2f}",
+        *(f"{here[lesson][figure]}" for figure in ("loaded_gib", "peak_gib")),
+    ]
     profiled = rows_of("sft_profile_h200")
     shares = [round(profiled[name]["matrices_ms"] / profiled[name]["gpu_ms"], 2) for name in (best, whole, free)]
     assert shares == [0.68, 0.77, 0.83]

@@ -293,11 +293,11 @@ class TransformersGenerator:
         while waiting:
             batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
             inputs = [list(prompts[number]) + done[number][0] for number in batch]
-            left = [limits[number] - len(done[number][0]) for number in batch]
-            written = [done[number][0] for number in batch]
+            written = [len(done[number][0]) for number in batch]
+            left = [limits[number] - count for number, count in zip(batch, written, strict=True)]
             # Beside a long prompt a short one may not get its whole limit either.
-            most = min(max(left), self.context - max(map(len, inputs)), max(FIRST_TURN, *map(len, written)))
-            more = self._generate(inputs, [*map(len, written)], most, stop, temperature)
+            most = min(max(left), self.context - max(map(len, inputs)), max(FIRST_TURN, *written))
+            more = self._generate(inputs, written, most, stop, temperature)
             for number, room, ids in zip(batch, left, more, strict=True):
                 new = ids[:room]
                 stopped = stop is not None and stop in self._text(done[number][0][-_tail(stop) :] + new)

@@ -267,8 +267,7 @@ def test_the_readings_on_pictures_say_what_was_measured():
     earlier = json.loads((RECORDS / "sft_vision_cudnn_h200.json").read_text(encoding="utf-8"))
     assert [round(ratio, 1) for ratio in earlier["ratios"].values()] == [3.0, 1.5]
     assert course["useful_tokens_per_step"] == trl["useful_tokens_per_step"]
-    profile = json.loads((RECORDS / "sft_profile_vision_h200.json").read_text(encoding="utf-8"))
-    profiled = {row["name"]: row for row in profile["rows"]}
+    profiled = rows_of("sft_profile_vision_h200")
     tutorial, whole = profiled[pairs[0][0]], profiled["course, 8 x 1"]
     free = profiled["course, 8 x 1, no checkpointing"]
     busy = [row["gpu_ms"] / 1000 for row in (whole, tutorial)]
@@ -281,9 +280,7 @@ def test_the_readings_on_pictures_say_what_was_measured():
     windows = -(-width // 4) * -(-height // 4)  # of 4 x 4 tokens
     counted = [width * height, 4 * width * height, windows, windows * 28 * 8, course["useful_tokens_per_s"]]
     told += [f"{figure:,}" for figure in counted]
-    for language in ("en", "zh"):
-        text = (ROOT / f"lessons/05_qwen2_5_vl_odometer/reading.{language}.md").read_text(encoding="utf-8")
-        assert [figure for figure in told if figure not in text] == [], language
+    assert_told("05_qwen2_5_vl_odometer", told)
 
 
 def test_the_readings_on_serving_say_what_was_measured():

@@ -91,7 +91,6 @@ def record(
     import torch
 
     hardware = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-
     entry = {
         "lesson": lesson,
         "language": language,

@@ -40,7 +40,7 @@ CONSULTATIONS = {
 @pytest.mark.bad_input
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", CONSULTATIONS)
-def test_consultations_are_read_right_or_refused(tmp_path, capsys, name):
+def test_consultations_are_read_right_or_refused(tmp_path, name):
     raw, says, count = CONSULTATIONS[name]
     path = tmp_path / "x.txt"
     path.write_bytes(raw)

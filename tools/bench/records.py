@@ -22,8 +22,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from helpers import launch, runtime
-from helpers.runtime import write_text
+from helpers import launch
+from helpers.runtime import seen_gpus, write_text
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "unsloth")
 Setting = str | int | float | bool
@@ -185,7 +185,7 @@ def run_sides(
     out the GPUs of this host, with those of other benches that do so at the same time: one side at a time on each, with
     its share of the CPU's cores.
     """
-    gpus = runtime.seen_gpus() if options.side_by_side else []
+    gpus = seen_gpus() if options.side_by_side else []
     cores = sorted(os.sched_getaffinity(0)) if gpus else []
     if len(gpus) > 1:
         record["hardware"] += f", {len(gpus)} sides at once on a host with {len(gpus)}"

@@ -273,8 +273,6 @@ def main() -> int:
     options = parser.parse_args()
     if records.one_side(options, Side, measure):
         return 0
-    every = [side for model in SHAPES for side in sides_of(model)] if options.shapes else [*sides()]
-    models = SHAPES if options.shapes else (MODEL,)
     record = records.new(
         "QLoRA SFT, useful tokens a second and peak memory",
         f"the shape of {'each model' if options.shapes else MODEL}, random weights in NF4, LoRA r = {RANK}, "
@@ -282,13 +280,14 @@ def main() -> int:
         "GiB allocated by torch; tokens with a label a second, after the first steps",
         SETTINGS | ({"steps_profiled": PROFILED} if options.profile else {}),
     )
-    compared = ratios
+    sides_for, compared = sides_of if options.shapes else lambda model: sides(), ratios
     if options.profile:
-        every, compared = [side for model in models for side in profiled(model)], lambda rows: {}
+        sides_for, compared = profiled, lambda rows: {}
         record |= of_a_profile("QLoRA SFT")
     if options.memory:
-        every, compared = [side for model in models for side in held(model)], lambda rows: {}
+        sides_for, compared = held, lambda rows: {}
         record |= of_memory("QLoRA SFT")
+    every = [side for model in (SHAPES if options.shapes else (MODEL,)) for side in sides_for(model)]
     with records.scratch(options.scratch) as scratch:
         for model in dict.fromkeys(side.model for side in records.chosen(every, options)):
             records.random_weights(model, f"{scratch}/{model}")

@@ -36,6 +36,10 @@ WORDS: Words = {
         "pickle can hold a program that runs when it is loaded. Nothing of it was loaded. {mend}",
         "no data": "Training does not go on from {checkpoint}: {files} holds something other than numbers, a program "
         "perhaps, or is damaged. Nothing of it was run. {mend}",
+        "in shares": "Training does not go on from {checkpoint}: it lies in shares, as FSDP writes them, and torch reads "
+        "the list of the shares ({files}) as a pickle, which can hold a program that runs when it is loaded. Nothing of "
+        "it was loaded. Set fsdp_state_dict_type to FULL_STATE_DICT (in fsdp.yaml) and checkpoints are written whole. "
+        "{mend}",
         "checkpoint mend": "Delete this folder or move it elsewhere, and start again: training goes on from an earlier "
         "checkpoint, or from the beginning. Use only checkpoints that you trained yourself.",
     },
@@ -48,6 +52,9 @@ WORDS: Words = {
         "pickled weights": "不从 {checkpoint} 接着练：它的权重是 pickle 格式（{files}），而 pickle 里可能藏着一加载就会运行的程序，"
         "所以什么都没加载。{mend}",
         "no data": "不从 {checkpoint} 接着练：{files} 里不只是数字，可能藏着程序，要么就是损坏了，所以什么都没运行。{mend}",
+        "in shares": "不从 {checkpoint} 接着练：它是 FSDP 分片存的，而分片的清单（{files}）torch 会当 pickle 来读，里面可能藏着"
+        "一加载就会运行的程序，所以什么都没加载。请把 fsdp.yaml 里的 fsdp_state_dict_type 改成 FULL_STATE_DICT，以后的检查点就会"
+        "存成完整的一份。{mend}",
         "checkpoint mend": "请把这个文件夹删掉或移走，再重新开始：训练会从更早的检查点接着练，没有就从头练。"
         "只用自己练出来的检查点。",
     },
@@ -348,7 +355,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
 
     A process may die, or a disk fill up, while one is written. A folder that lacks a part (weights, optimizer,
     schedule, random numbers, the trainer's state), or holds one that was cut short, is passed over, and said so.
-    Raises UnsafeModel for one whose weights are a pickle, or whose other parts are not read as data; nothing is run.
+    Raises UnsafeModel for one whose weights are a pickle, or lie in FSDP's shares, or whose other parts are not read as
+    data; nothing is run.
     """
     _teach_torch_cpu_0()
     steps = {path: path.name.removeprefix("checkpoint-") for path in Path(folder).glob("checkpoint-*")}
@@ -373,7 +381,10 @@ def _refuse_programs(checkpoint: Path) -> None:
     from transformers.trainer_pt_utils import safe_globals  # what of NumPy the random numbers need
 
     def refuse(why: str, *files: Path) -> None:
-        told = {"files": ", ".join(file.name for file in files), "mend": say(WORDS, "checkpoint mend")}
+        told = {
+            "files": ", ".join(file.relative_to(checkpoint).as_posix() for file in files),
+            "mend": say(WORDS, "checkpoint mend"),
+        }
         raise hub.UnsafeModel(say(WORDS, why, checkpoint=checkpoint, **told)) from None
 
     def named(patterns: Sequence[str]) -> list[Path]:
@@ -382,6 +393,8 @@ def _refuse_programs(checkpoint: Path) -> None:
     weights = [path for path in named(hub.PICKLES) if path not in named(hub.NO_WEIGHTS)]
     if weights and not named(WEIGHTS):
         refuse("pickled weights", *weights)
+    if shares := named(["**/.metadata"]):
+        refuse("in shares", *shares)
     for file in named(STATES):
         whole = zipfile.is_zipfile(file)
         try:

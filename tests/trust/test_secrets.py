@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -607,6 +608,29 @@ def test_a_checkpoint_with_a_planted_file_is_refused_when_it_is_chosen(
     with pytest.raises(hub.UnsafeModel, match=says):
         launch.last_checkpoint(checkpoint.parent)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_checkpoint_in_shares_is_refused(checkpoint, mark, monkeypatch, language):
+    import torch
+    import torch.distributed.checkpoint as shares
+
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    folder = checkpoint / "pytorch_model_fsdp_0"
+    shares.save({"model": {"weight": torch.ones(4)}}, checkpoint_id=folder, no_dist=True)
+    says = {
+        "en": r"lies in shares.*\(pytorch_model_fsdp_0/\.metadata\)",
+        "zh": r"分片的清单（pytorch_model_fsdp_0/\.metadata）",
+    }
+    for planted in (False, True):
+        if planted:
+            (folder / ".metadata").write_bytes(pickle.dumps(Bomb(mark)))
+        with pytest.raises(hub.UnsafeModel, match=says[language] + ".*FULL_STATE_DICT.*" + MENDS[language == "zh"]):
+            launch.last_checkpoint(checkpoint.parent)
+        assert not mark.exists()
+    with pytest.raises(AttributeError):  # why: torch runs what is planted there, and complains afterwards
+        shares.FileSystemReader(folder).read_metadata()
+    assert mark.exists()
 
 
 def test_what_a_trainer_does_not_read_keeps_nobody_from_going_on(checkpoint, mark, small):

@@ -11,6 +11,7 @@ import ast
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -80,7 +81,7 @@ SAVE_STEPS = 0  # + write a checkpoint every so many steps; 0 writes none
 DTYPE = ""  # + "float32": slower, and two runs agree to the last digits
 AVERAGE_TOKENS = True  # + divide each loss by the tokens of all processes, not by one's own
 launch.take_options(globals())  # + each of these on the command line: --max-steps 20
-GRADIENT_ACCUMULATION = launch.share(GRADIENT_ACCUMULATION)  # + more processes, fewer turns each
+BATCH_SIZE, GRADIENT_ACCUMULATION = launch.share(BATCH_SIZE, GRADIENT_ACCUMULATION)  # + more processes, less for each
 """
 AFTER_CONFIG = """\
 config.average_tokens_across_devices = AVERAGE_TOKENS  # +
@@ -122,8 +123,9 @@ def export(notebook: str | Path, script: str | Path) -> Path:
         "one cell tagged parameters": len(tagged["parameters"]) == 1,
         f"one {TRAIN} in the cells tagged train": "".join(code).count(TRAIN) == 1,
         "one `config = …` there": sum("config = " in source for source in code) == 1,
-        "GRADIENT_ACCUMULATION and OUTPUT_DIR": all(
-            f"{name} =" in "".join(tagged["parameters"]) for name in ("GRADIENT_ACCUMULATION", "OUTPUT_DIR")
+        "BATCH_SIZE, GRADIENT_ACCUMULATION and OUTPUT_DIR": all(
+            f"{name} =" in "".join(tagged["parameters"])
+            for name in ("BATCH_SIZE", "GRADIENT_ACCUMULATION", "OUTPUT_DIR")
         ),
     }
     if missing := [what for what, there in found.items() if not there]:
@@ -338,16 +340,19 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def share(turns: int) -> int:
-    """One process's share of the gradient accumulation, so that a step sees as many rows as with one process.
+def share(rows: int, turns: int) -> tuple[int, int]:
+    """One process's rows at once and turns of accumulation, so that a step sees as many rows as with one process.
 
-    Raises LaunchFailed when the processes do not divide it: the global batch would silently be another.
+    The turns are shared; where they do not suffice, the rows, too. Raises LaunchFailed when the processes do not divide
+    rows × turns: the global batch would silently be another.
     """
-    if turns % world():
+    fewer = math.gcd(turns, world())
+    if rows * turns % world():
         raise LaunchFailed(
-            f"GRADIENT_ACCUMULATION = {turns} cannot be shared by {world()} processes: choose a multiple of {world()}."
+            f"A step of BATCH_SIZE {rows} × GRADIENT_ACCUMULATION {turns} rows cannot be shared by {world()} processes. "
+            f"Choose the two so that their product is a multiple of {world()}."
         )
-    return turns // world()
+    return rows // (world() // fewer), turns // fewer
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

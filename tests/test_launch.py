@@ -73,7 +73,10 @@ def test_the_command_exports_what_can_be_exported(script, tmp_path, capsys):
     ("cells", "missing"),
     [
         ([], "one cell tagged parameters"),
-        ([("parameters", "OUTPUT_DIR = ''\nGRADIENT_ACCUMULATION = 4"), ("train", "x = 1")], "one trainer.train()"),
+        (
+            [("parameters", "OUTPUT_DIR = ''\nBATCH_SIZE = 2\nGRADIENT_ACCUMULATION = 4"), ("train", "x = 1")],
+            "one trainer.train()",
+        ),
         ([("parameters", "OUTPUT_DIR = ''"), ("train", "config = 1\ntrainer.train()")], "GRADIENT_ACCUMULATION"),
     ],
 )
@@ -108,13 +111,21 @@ def test_options_as_a_command_line_are_read_back(monkeypatch):
     assert names == wanted
 
 
-def test_processes_share_the_accumulation(monkeypatch):
+def test_processes_share_a_step(monkeypatch):
+    assert launch.share(2, 3) == (2, 3)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert launch.share(8) == 2
-    with pytest.raises(launch.LaunchFailed, match=r"= 6 .*multiple of 4"):
-        launch.share(6)
-    monkeypatch.delenv("WORLD_SIZE")
-    assert launch.share(6) == 6
+    assert launch.share(2, 8) == (2, 2)
+    assert launch.share(8, 1) == (2, 1) and launch.share(2, 6) == (1, 3)
+    with pytest.raises(launch.LaunchFailed, match=r"BATCH_SIZE 1 × GRADIENT_ACCUMULATION 6 .*multiple of 4"):
+        launch.share(1, 6)
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_the_lesson_s_step_can_be_shared_as_it_stands(monkeypatch, gpus):
+    monkeypatch.setenv("WORLD_SIZE", str(gpus))
+    values = load_course().lesson("01").parameters
+    rows, turns = launch.share(values["BATCH_SIZE"], values["GRADIENT_ACCUMULATION"])
+    assert rows * turns * gpus == values["BATCH_SIZE"] * values["GRADIENT_ACCUMULATION"]
 
 
 def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):

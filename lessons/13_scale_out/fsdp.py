@@ -21,7 +21,7 @@ PACKING = True
 SAVE = True
 SEED = 3407
 launch.take_options(globals())
-GRADIENT_ACCUMULATION = launch.share(GRADIENT_ACCUMULATION)
+BATCH_SIZE, GRADIENT_ACCUMULATION = launch.share(BATCH_SIZE, GRADIENT_ACCUMULATION)
 
 import torch
 from peft import LoraConfig

@@ -96,7 +96,7 @@ model = hub.resolve_model(MODEL)
 # | added | why |
 # |---|---|
 # | `take_options(globals())` | nobody edits a file on eight hosts: `--max-steps 20` on the command line |
-# | `share(GRADIENT_ACCUMULATION)` | two processes with 2 × 4 rows would make a step of 16; sharing the 4 keeps it at 8, and the learning rate right |
+# | `share(…)` | two processes with 2 × 4 rows would make a step of 16; sharing the 4 (of 8 × 1, the 8) keeps it at 8, and the learning rate right |
 # | `average_tokens_across_devices` | section 5 |
 # | `ddp_find_unused_parameters = False` | every adapter weight gets a gradient in every step; looking for others costs time, and fails with Unsloth's checkpointing |
 # | `last_checkpoint(…)` | started again after a crash, it goes on from where it was |
@@ -110,7 +110,7 @@ model = hub.resolve_model(MODEL)
 # | 加了什么 | 为什么 |
 # |---|---|
 # | `take_options(globals())` | 总不能在八台机器上改文件：用命令行 `--max-steps 20` |
-# | `share(GRADIENT_ACCUMULATION)` | 两个进程都按 2 × 4 条来，一步就成了 16 条；把 4 分摊下去，一步仍是 8 条，学习率才不用改 |
+# | `share(…)` | 两个进程都按 2 × 4 条来，一步就成了 16 条；把 4 分摊下去（要是 8 × 1，就分那个 8），一步仍是 8 条，学习率才不用改 |
 # | `average_tokens_across_devices` | 见第 5 节 |
 # | `ddp_find_unused_parameters = False` | 每一步每个适配器权重都有梯度，不必去找没用上的；找也费时间，还会和 Unsloth 的梯度检查点冲突 |
 # | `last_checkpoint(…)` | 崩了重启，从断的地方接着练 |

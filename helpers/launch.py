@@ -292,7 +292,7 @@ def on(ids: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(ids)}
 
 
-def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 300) -> int:
+def kill_one(process: subprocess.Popen, after: str | Path, limit: float = 1800) -> int:
     """Wait until the file `after` is there, then kill one process that this torchrun started, as a crash would.
 
     Returns its process id. Raises LaunchFailed when torchrun ended, or `limit` seconds passed, before the file came.
@@ -340,19 +340,20 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def share(rows: int, turns: int) -> tuple[int, int]:
+def share(rows: int, turns: int, processes: int | None = None) -> tuple[int, int]:
     """One process's rows at once and turns of accumulation, so that a step sees as many rows as with one process.
 
-    The turns are shared; where they do not suffice, the rows, too. Raises LaunchFailed when the processes do not divide
-    rows × turns: the global batch would silently be another.
+    The turns are shared; where they do not suffice, the rows, too. Without `processes`: as many as `torchrun` started.
+    Raises LaunchFailed when they do not divide rows × turns: the global batch would silently be another.
     """
-    fewer = math.gcd(turns, world())
-    if rows * turns % world():
+    processes = processes or world()
+    fewer = math.gcd(turns, processes)
+    if rows * turns % processes:
         raise LaunchFailed(
-            f"A step of BATCH_SIZE {rows} × GRADIENT_ACCUMULATION {turns} rows cannot be shared by {world()} processes. "
-            f"Choose the two so that their product is a multiple of {world()}."
+            f"A step of BATCH_SIZE {rows} × GRADIENT_ACCUMULATION {turns} rows cannot be shared by {processes} processes. "
+            f"Choose the two so that their product is a multiple of {processes}."
         )
-    return rows // (world() // fewer), turns // fewer
+    return rows // (processes // fewer), turns // fewer
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

@@ -29,7 +29,8 @@ Plan = dict[str, tuple[str | None, str | None]]
 # Unsloth's own ranges are narrow (`datasets!=4.0.*`, say), so they are checked as well.
 CHECKED_WITHIN = ("unsloth", "unsloth_zoo")
 # Colab has set these for building its own image, to files that a session does not have.
-NOT_FOR_US = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_PRERELEASE", "UV_SYSTEM_PYTHON")
+OF_FILES = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE")
+NOT_FOR_US = (*OF_FILES, "UV_PRERELEASE", "UV_SYSTEM_PYTHON")
 
 WORDS: runtime.Words = {
     "en": {
@@ -115,6 +116,8 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
         _choose_a_gpu()
     _raise_on_shell_errors()
     where = runtime.platform_name()
+    if where != "local":
+        _forget_lost_files()
     if _loaded_before:
         raise RestartNeeded(_restart_text(where, _loaded_before))
     problems = unmet(deep=where != "local", extra=extra)
@@ -134,6 +137,13 @@ def setup(extra: str = "", language: str = "en", several_gpus: bool = False) -> 
         _loaded_before.extend(replaced_in_use)
         raise RestartNeeded(_restart_text(where, _loaded_before))
     print(_say("done"))
+
+
+def _forget_lost_files() -> None:
+    """Have a `!uv` of a later cell (vLLM's, in lesson 10) not stop at files that its variables name and nobody has."""
+    for name in OF_FILES:
+        if not all(Path(file).exists() for file in os.environ.get(name, "").split()):
+            del os.environ[name]
 
 
 def _keep_off_proxies() -> None:

@@ -339,6 +339,18 @@ def test_behind_a_proxy_this_machines_own_servers_are_asked_directly(monkeypatch
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == (then or "")
 
 
+@pytest.mark.parametrize("where", ["colab", "kaggle", "local"])
+def test_a_later_uv_does_not_stop_at_files_that_nobody_has(monkeypatch, installer, tmp_path, where):
+    (tmp_path / "there.txt").touch()
+    monkeypatch.setenv("UV_CONSTRAINT", "/backend-container/containers/constraint.txt")
+    monkeypatch.setenv("UV_OVERRIDE", f"{tmp_path}/there.txt {tmp_path}/lost.txt")
+    monkeypatch.setenv("UV_BUILD_CONSTRAINT", f"{tmp_path}/there.txt")
+    at(monkeypatch, where, {})
+    platform_setup.setup()
+    left = {name for name in platform_setup.OF_FILES if name in os.environ}
+    assert left == ({*platform_setup.OF_FILES} if where == "local" else {"UV_BUILD_CONSTRAINT"})
+
+
 def test_a_failing_installer_says_why(monkeypatch):
     monkeypatch.setattr(runtime, "platform_name", lambda: "kaggle")
     command = [sys.executable, "-c", "import sys; sys.exit('error: Failed to fetch')"]

@@ -518,12 +518,12 @@ table
 # %% [markdown] lang="en"
 # ### A chat page, before and after
 #
-# One question, two columns. If `MODEL` is an adapter: its base as it was, and yours, tuned and in 4 bits. If not, the same model in 16 bits and in 4: what differs then is what quantizing did. Open the address and ask. `PUBLIC = True` gives it a public address through Gradio's servers; then everybody who has it can ask.
+# One question, two columns. If `MODEL` is an adapter: its base as it was, and yours, tuned and in 4 bits. If not, the same model in 16 bits and in 4: what differs then is what quantizing did. Open the address and ask; after "Run all" the page is closed again, so run section 9's first code cell and this one once more. The address is one of the machine that runs the notebook. Where that is not yours (Kaggle), `PUBLIC = True` gives a public one through Gradio's servers; then everybody who has it can ask.
 
 # %% [markdown] lang="zh"
 # ### 聊天页面：前后对比
 #
-# 一个问题，两栏回答。`MODEL` 是适配器时，左边是原来的基座，右边是你微调过的、4 比特的模型；不是适配器时，两边是同一个模型，左边 16 位，右边 4 比特，差别都出自量化。打开地址就能问。`PUBLIC = True` 会借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
+# 一个问题，两栏回答。`MODEL` 是适配器时，左边是原来的基座，右边是你微调过的、4 比特的模型；不是适配器时，两边是同一个模型，左边 16 位，右边 4 比特，差别都出自量化。打开地址就能问；如果是「全部运行」，跑完时页面已经关了，把第 9 节第一个代码格和这一格再跑一遍。地址是运行笔记本的那台机器上的；那台机器不在你手边（比如 Kaggle），就要设 `PUBLIC = True`，借 Gradio 的服务器生成一个公网地址，拿到地址的人都能用。
 
 # %%
 from helpers.chat_page import chat_page

@@ -433,10 +433,10 @@ pd.DataFrame(
 ).T
 
 # %% [markdown] lang="en"
-# What did each *check* find? Precision: of the rows it throws out, how many have any of the faults. Recall: of each fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and none is free of false alarms.
+# What did each *check* find? Precision: of the rows it throws out, how many have any of the faults. Recall: of each fault, how much it throws out. (Without planted faults, all zeros.) Of a copy and its original the later one is thrown out, so about half of the planted ones stay while their original leaves. No check finds all four, and all but the lengths throw out sound rows, too.
 
 # %% [markdown] lang="zh"
-# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件，扔的总是排在后面的那一个，所以种下的副本约有一半没扔掉，扔掉的是它的原件。没有哪种检查四样通吃，也没有哪种不误伤。
+# 每种**检查**找到了什么？精确率：它扔掉的行里，有多少真有毛病，哪种都算；召回率：每种毛病，它扔掉了多少。（没有故意弄坏的行时全是零。）副本和原件，扔的总是排在后面的那一个，所以种下的副本约有一半没扔掉，扔掉的是它的原件。没有哪种检查四样通吃；除了看长度，都会误伤。
 
 # %%
 flagged = {"near copies": copies, "odd length": outliers, "IFD above 1": misaligned, "lowest third by reward": low}

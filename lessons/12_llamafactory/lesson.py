@@ -553,7 +553,7 @@ report.summary(
 # | GPTQ stops with `index 0 is out of bounds` | it takes groups of 128 weights, and a layer's width is no multiple | another model; there is no key for it |
 # | the server is killed while it loads | no memory left: the notebook still holds a model | `memory.free("model")`, then start it |
 #
-# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. Trimmed (1e-3, then 2e-3) the margin gets six times as wide. And the answers? (Guess first; the reading has the figures.)
+# **Now you:** set `DPO_LEARNING_RATE` to twice its value and run again from the parameters. Trimmed (1e-3, then 2e-3) the margin gets nearly three times as wide. And the answers? (Guess first; the reading has the figures.)
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -569,4 +569,4 @@ report.summary(
 # | GPTQ 报 `index 0 is out of bounds` | 它按 128 个权重一组来算，有一层的宽度不是 128 的倍数 | 换模型；没有键可以改它 |
 # | 服务加载到一半被系统杀掉 | 内存不够：笔记本里还占着一份模型 | 先 `memory.free("model")`，再启动 |
 #
-# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。精简版里（1e-3 改成 2e-3），间隔会变成六倍左右。回答呢？（先猜一猜，数字在讲解里。）
+# **轮到你了**：把 `DPO_LEARNING_RATE` 调成两倍，从参数那格重新跑。精简版里（1e-3 改成 2e-3），间隔会变成将近三倍。回答呢？（先猜一猜，数字在讲解里。）

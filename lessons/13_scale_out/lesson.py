@@ -17,12 +17,12 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# `PROCESSES` is the number of GPUs to train on, and with it one process each. The rest is lesson 01's. `SAVE_STEPS` is how often a checkpoint is written, which matters once something can die.
+# `PROCESSES` is the number of GPUs to train on, and with it one process each. The rest is lesson 01's, but 20 steps, and the eight rows of a step as 2 × 4, so that there are turns to share. `SAVE_STEPS` is how often a checkpoint is written, which matters once something can die.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# `PROCESSES` 是用几块卡，一块卡一个进程。其余和第 01 课一样。`SAVE_STEPS` 是隔几步存一次检查点：机器一多，总有坏的时候，这个数就要紧了。
+# `PROCESSES` 是用几块卡，一块卡一个进程。其余和第 01 课一样，只是练 20 步，一步的 8 行拆成 2 × 4，好让几个进程来分。`SAVE_STEPS` 是隔几步存一次检查点：机器一多，总有坏的时候，这个数就要紧了。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-7B-Instruct-bnb-4bit"  # Hub name, folder, or nano/qwen2
@@ -83,7 +83,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers import hub, parallel, report, vram
+from helpers import hub, parallel, report, serve, vram
 
 Path(OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
 model = hub.resolve_model(MODEL)
@@ -201,15 +201,15 @@ from torch.utils.data import BatchSampler, SubsetRandomSampler
 ROWS = 24
 
 
-def shuffled(rows):
+def shuffled(rows, at_once):
     """Micro-batches of these row numbers, in an order of the seed."""
-    return BatchSampler(SubsetRandomSampler(rows, torch.Generator().manual_seed(SEED)), BATCH_SIZE, drop_last=False)
+    return BatchSampler(SubsetRandomSampler(rows, torch.Generator().manual_seed(SEED)), at_once, drop_last=False)
 
 
-alone = list(shuffled(range(ROWS)))
-dealt = [list(BatchSamplerShard(shuffled(range(ROWS)), PROCESSES, rank)) for rank in range(PROCESSES)]
-parts = [list(shuffled(range(rank, ROWS, PROCESSES))) for rank in range(PROCESSES)]
-turns = GRADIENT_ACCUMULATION // PROCESSES
+at_once, turns = launch.share(BATCH_SIZE, GRADIENT_ACCUMULATION, PROCESSES)
+alone = list(shuffled(range(ROWS), BATCH_SIZE))
+dealt = [list(BatchSamplerShard(shuffled(range(ROWS), at_once), PROCESSES, rank)) for rank in range(PROCESSES)]
+parts = [list(shuffled(range(rank, ROWS, PROCESSES), at_once)) for rank in range(PROCESSES)]
 first = {"alone": alone[:GRADIENT_ACCUMULATION]}
 first |= {f"dealt out, process {rank}": share[:turns] for rank, share in enumerate(dealt)}
 first |= {f"own part, process {rank}": share[:turns] for rank, share in enumerate(parts)}
@@ -532,10 +532,10 @@ cut_error = max(float(line.split()[1]) for line in said.splitlines() if line.sta
 print(f"two halves, added up: largest difference {cut_error:.1e}")
 
 # %% [markdown] lang="en"
-# vLLM does it when told `tensor_parallel_size`. Set `TENSOR_PARALLEL = 2` on a machine with two GPUs and vLLM to see it answer.
+# vLLM does it when told `tensor_parallel_size`. Set `TENSOR_PARALLEL = 2` on a machine with two GPUs and vLLM (lesson 10, section 1) to see it answer.
 
 # %% [markdown] lang="zh"
-# 在 vLLM 里，给一个 `tensor_parallel_size` 就行。有两块卡、装了 vLLM 的机器上，把 `TENSOR_PARALLEL` 设成 2，看它作答。
+# 在 vLLM 里，给一个 `tensor_parallel_size` 就行。有两块卡、装了 vLLM（见第 10 课第 1 节）的机器上，把 `TENSOR_PARALLEL` 设成 2，看它作答。
 
 # %%
 # %%writefile {OUTPUT_DIR}/serve.py
@@ -555,7 +555,8 @@ if __name__ == "__main__":  # vLLM starts processes of its own, which read this 
 
 # %%
 if TENSOR_PARALLEL:
-    command = [sys.executable, f"{OUTPUT_DIR}/serve.py", hub.resolve_model(TENSOR_PARALLEL_MODEL), TENSOR_PARALLEL]
+    python = Path(serve.find_vllm()).with_name("python")  # vLLM has packages of its own
+    command = [python, f"{OUTPUT_DIR}/serve.py", hub.resolve_model(TENSOR_PARALLEL_MODEL), TENSOR_PARALLEL]
     said = launch.run(command, f"{OUTPUT_DIR}/serve.log", **launch.on(launch.cards(TENSOR_PARALLEL, vram_gb=VRAM_GB)))
     print("\n".join(line for line in said.splitlines() if " at once: " in line))
 else:

@@ -18,7 +18,6 @@ from urllib.parse import unquote, urlsplit
 import psutil
 
 from helpers import platform_setup, runtime
-from helpers.hub import without_login
 
 Verdict = Literal["ok", "note", "bad"]
 Language = Literal["en", "zh"]
@@ -245,10 +244,11 @@ def speed(language: Language = "en", seconds: float = 1.0) -> Finding:
 def hub(language: Language = "en", timeout: float = 5.0) -> Finding:
     """Whether it answers; a mirror's login goes along, as the Hub's own client sends it, and is not shown."""
     words, address = WORDS[language], os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    endpoint, login = without_login(address), urlsplit(address).netloc.rpartition("@")[0]
+    endpoint, login = runtime.without_login(address), urlsplit(address).netloc.rpartition("@")[0]
     asked = urllib.request.Request(f"{endpoint}/api/models?limit=1")
     if login:
-        asked.add_header("Authorization", f"Basic {base64.b64encode(unquote(login).encode()).decode()}")
+        basic = base64.b64encode(unquote(login).encode()).decode()
+        asked.add_unredirected_header("Authorization", f"Basic {basic}")  # the other kind goes along to any host
     began = time.perf_counter()
     try:
         with urllib.request.urlopen(asked, timeout=timeout):

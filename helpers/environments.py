@@ -135,7 +135,7 @@ def _run(command: list[str], settings: Mapping[str, str] | None = None) -> None:
         env["UV_DEFAULT_INDEX"] = chosen
     done = subprocess.run(command, env=env | dict(settings or {}), check=False, capture_output=True, text=True)
     if done.returncode:
-        said = re.sub(r"//[^/@\s]+@", "//***@", done.stderr + done.stdout).strip()  # an index may carry a password
+        said = runtime.without_login(done.stderr + done.stdout).strip()  # an index may carry a password
         raise EnvironmentFailed(
             "the environment could not be made. It needs the package index once, and disk space; behind a slow or "
             "closed network set PIP_INDEX_URL to a mirror, then run this cell again. The installer says:\n"

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from functools import partial
@@ -18,10 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from helpers import runtime
-from helpers.runtime import Stop, Words, root
+from helpers.runtime import Stop, Words, root, without_login
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -58,6 +57,10 @@ WORDS: Words = {
         "transformers or PEFT, which read it as data: from_pretrained(…), then save_pretrained('converted').",
         "code": "{name} is a model of its own Python code (model_type {kind!r}), which would run on this machine "
         "(trust_remote_code). The course does not do that. Choose a model that transformers knows.",
+        "no list of files": "{where} does not say which files {name!r} has, and has no {files} of it: its weights may "
+        "be a pickle alone, and a pickle can hold a program that runs when it is loaded. Nothing of it was loaded. "
+        "Wait a little and run this cell again, choose a model with *.safetensors files, or set HF_ENDPOINT to "
+        "another mirror and restart the session.",
         "no JSON": "{name} is not JSON ({error}). Download or save the model again.",
         "no object": "{name} is a JSON {kind}, not an object. Download or save the model again.",
         "instead": "or set MODEL to a folder, or to 'nano/qwen2', which needs no network.",
@@ -110,6 +113,9 @@ WORDS: Words = {
         "也可以用 transformers 或 PEFT 转换，它们只把它当数据读：from_pretrained(…)，再 save_pretrained('converted')。",
         "code": "{name} 要靠它自带的 Python 代码才能加载（model_type {kind!r}），这段代码会在这台机器上运行"
         "（trust_remote_code）。本课程不这样做。请换一个 transformers 认识的模型。",
+        "no list of files": "{where} 没有给出 {name!r} 的文件列表，也没有它的 {files}：它的权重可能只有 pickle 格式，而 pickle 里"
+        "可能藏着一加载就会运行的程序，所以什么都没加载。请稍等一会儿再跑这一格，换一个带 *.safetensors 的模型，"
+        "或者把 HF_ENDPOINT 换成别的镜像站并重启会话。",
         "no JSON": "{name} 不是合法的 JSON（{error}）。请重新下载或重新保存这个模型。",
         "no object": "{name} 里的 JSON 是 {kind}，不是对象。请重新下载或重新保存这个模型。",
         "instead": "或者把 MODEL 设成一个文件夹，或设成不用联网的 'nano/qwen2'。",
@@ -183,34 +189,51 @@ def check_model(name: str, source: str = "huggingface") -> None:
     _check_base(name, _asked(name, source), source)
 
 
-def _asked(name: str, source: str) -> str | None:
-    """Raise ModelNotFound for a model that cannot be had; of an adapter, give its base model."""
+def _asked(name: str, source: str, loading: bool = False) -> str | None:
+    """Raise ModelNotFound for a model that cannot be had; of an adapter, give its base model.
+
+    `loading`: and UnsafeModel for one that should not be loaded, which may import transformers.
+    """
     _expect_name(name)
     if name.startswith(NANO):
         _known_nano(name)
         return None
     if Path(name).is_dir():
-        return _base_in(Path(name))  # its other files are looked at when it is loaded
+        if loading:
+            check_safe(name)
+        return _base_in(Path(name))
     repository, revision = _on_a_hub(name, source)
     if source == "modelscope":
         files = _files_on_modelscope(repository, revision)
         _expect_model(name, files)
         if repository not in READ_AS_DATA:
             _refuse_pickles(name, files)
-        return None if "config.json" in files else _base_on_modelscope(repository, revision)
-    return _base(name, _asked_hub(repository, revision).get("adapter_config.json"))
+        if "config.json" not in files:
+            facts = _facts_on_modelscope(repository, revision, "adapter_config.json")
+            return _named_base(name, facts, f"{name}/adapter_config.json")
+        if loading:
+            _refuse_code(name, _facts_on_modelscope(repository, revision, "config.json"))
+        return None
+    fetched = _asked_hub(repository, revision)
+    if loading and "config.json" in fetched:
+        _refuse_code(name, _facts(fetched["config.json"]))
+    return _base(name, fetched.get("adapter_config.json"))
 
 
-def _check_base(name: str, base: str | None, source: str) -> None:
-    """Raise ModelNotFound when the base model of the adapter `name` cannot be had; None is no adapter's."""
-    if base is None:
+def _check_base(name: str, base: str | None, source: str, loading: bool = False, above: tuple[str, ...] = ()) -> None:
+    """Raise ModelNotFound when the base model of the adapter `name`, or that one's base, cannot be had.
+
+    `base` None is no adapter's; `loading` is as for `_asked`; `above` are the adapters that led here.
+    """
+    above = (*above, name)
+    if base is None or base in above:  # an adapter may name itself, and two each other
         return
     try:
-        _asked(base, source)
+        _check_base(base, _asked(base, source, loading), source, loading, above)
     except ModelNotFound as error:
         if source != "huggingface":  # libraries ask Hugging Face for a base by its name, wherever the adapter is from
             with suppress(ModelNotFound):
-                _asked(base, "huggingface")
+                _check_base(base, _asked(base, "huggingface", loading), "huggingface", loading, above)
                 return
         raise type(error)(_say("base", name=name, error=error)) from None
 
@@ -298,16 +321,19 @@ def check_safe(folder: str | Path) -> None:
     """Raise UnsafeModel for a folder, of a model, an adapter or a checkpoint, that should not be loaded.
 
     Its weights are a pickle alone, or its config.json asks for Python code that came with it; so, too, the folder of
-    an adapter's base model.
+    an adapter's base model, named from the root or from the current folder.
     """
-    folder = Path(folder)
-    if hub_name(str(folder)) not in READ_AS_DATA:
-        _refuse_pickles(str(folder), _names(folder))
-    _refuse_code(str(folder), folder / "config.json")
-    adapter = folder / "adapter_config.json"
-    base = _base(folder, adapter if adapter.is_file() else None)
-    if base and Path(base).is_absolute():
-        check_safe(base)
+    place, seen = Path(folder), set()
+    while place.resolve() not in seen:  # an adapter may name itself
+        seen.add(place.resolve())
+        if hub_name(str(place)) not in READ_AS_DATA:
+            _refuse_pickles(str(place), _names(place))
+        config, adapter = place / "config.json", place / "adapter_config.json"
+        if config.is_file():
+            _refuse_code(str(place), _facts(config))
+        base = _base(place, adapter) if adapter.is_file() else None
+        if base and Path(base).is_dir():
+            place = Path(base)
 
 
 def find_datasets(search: str, limit: int = 5, api: HfApi | None = None) -> list[dict[str, str]]:
@@ -365,7 +391,7 @@ def _samples(search: str) -> list[dict[str, str]]:
 def _folder(path: Path, source: str) -> str:
     _expect_model(path, _names(path))
     check_safe(path)
-    _check_base(str(path), _base_in(path), source)
+    _check_base(str(path), _base_in(path), source, loading=True)
     return str(path)
 
 
@@ -377,18 +403,25 @@ def _expect_model(where: str | Path, files: Iterable[str]) -> None:
 def _refuse_pickles(where: str, files: Iterable[str]) -> None:
     """Raise UnsafeModel when what would be loaded of a model's files is a pickle; those in folders are not loaded."""
     files = {file for file in files if "/" not in file}
-    wanted = "adapter_model" if "adapter_config.json" in files else "model"
-    if files & {f"{wanted}.safetensors", f"{wanted}.safetensors.index.json"}:
-        return  # every loader takes these first
+    if files & {*_safetensors(files)}:
+        return
     pickles = sorted(file for file in files if _is_any(file, PICKLES) and not _is_any(file, NO_WEIGHTS))
     if pickles:
         shown = ", ".join(pickles[:3]) + (", …" if len(pickles) > 3 else "")
         raise UnsafeModel(_say("pickle", name=where, files=shown))
 
 
-def _refuse_code(where: str, config: Path) -> None:
-    """Raise UnsafeModel when transformers has no class of its own for this model, and would ask for its author's."""
-    facts = _facts(config) if config.is_file() else {}
+def _safetensors(files: Container[str]) -> tuple[str, str]:
+    """What every loader takes first of a model with these files: its weights, or the list of their parts."""
+    wanted = "adapter_model" if "adapter_config.json" in files else "model"
+    return f"{wanted}.safetensors", f"{wanted}.safetensors.index.json"
+
+
+def _refuse_code(where: str, facts: dict[str, object]) -> None:
+    """Raise UnsafeModel when transformers has no class of its own for a model with this config.json.
+
+    It would ask for its author's.
+    """
     if "auto_map" not in facts:
         return
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -418,8 +451,8 @@ def _huggingface(name: str, revision: str | None) -> str:
     if name in READ_AS_DATA:  # as it is: no service outside is to be asked for a converted copy
         os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     if "config.json" in fetched:
-        _refuse_code(name, fetched["config.json"])
-    _check_base(name, _base(name, fetched.get("adapter_config.json")), "huggingface")
+        _refuse_code(name, _facts(fetched["config.json"]))
+    _check_base(name, _base(name, fetched.get("adapter_config.json")), "huggingface", loading=True)
     if not revision:
         for path in fetched.values():
             say_commit(name, path)
@@ -457,9 +490,8 @@ def _asked_hub(name: str, revision: str | None) -> dict[str, Path]:
                 break
             except RemoteEntryNotFoundError:
                 continue  # an adapter may have no config.json; what has neither, from_pretrained will judge
-        files = _files_on_hub(name, revision, fetched)
-    if name not in READ_AS_DATA:
-        _refuse_pickles(name, files)
+        if name not in READ_AS_DATA:
+            _refuse_pickles(name, _files_on_hub(name, revision, fetched))
     return fetched
 
 
@@ -522,26 +554,39 @@ def _told(name: str, revision: str | None) -> Iterator[None]:
 
 
 def _files_on_hub(name: str, revision: str | None, fetched: dict[str, Path]) -> list[str]:
-    """A model's files; without a network those in the cache, which are then all that can be loaded."""
-    from huggingface_hub import HfApi
+    """A model's files; without a network those in the cache, which are then all that can be loaded.
+
+    Of what the Hub does not list, those in the cache and the safe weights; raises UnsafeModel when there are none.
+    """
+    import httpx
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
         return [file.rfilename for file in HfApi().model_info(name, revision=revision, timeout=PATIENCE).siblings or []]
-    except Exception:  # offline, or a mirror that serves files alone
+    except Exception:  # offline, overloaded, or a mirror that serves files alone
         folders = {path.parent for path in fetched.values() if path.is_file()}
-        return [path.name for folder in folders for path in folder.iterdir()]
+        cached = [path.name for folder in folders for path in folder.iterdir()]
+    wanted = _safetensors(fetched)
+    if not fetched or {*wanted} & {*cached}:
+        return cached
+    for file in wanted:
+        try:
+            there = get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=PATIENCE)
+        except RemoteEntryNotFoundError:
+            continue
+        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout):
+            return cached
+        if there.commit_hash:  # a sign-in page has none
+            return [*cached, file]
+    where = without_login(constants.ENDPOINT)
+    raise UnsafeModel(_say("no list of files", name=name, where=where, files=wanted[0]))
 
 
 def _token_of_kaggle() -> None:
     """Kaggle's secrets are not the environment, and the Hub's client does not know them (Colab's it does)."""
     if runtime.platform_name() == "kaggle" and not os.environ.get("HF_TOKEN") and (token := runtime.secret("HF_TOKEN")):
         os.environ["HF_TOKEN"] = token
-
-
-def without_login(address: str) -> str:
-    """An address without the name and password that a mirror's may hold."""
-    there = urlsplit(address)
-    return there._replace(netloc=there.netloc.rpartition("@")[2]).geturl()
 
 
 def _modelscope(name: str, revision: str | None) -> str:
@@ -552,7 +597,7 @@ def _modelscope(name: str, revision: str | None) -> str:
     _expect_model(folder, _names(folder))
     if name not in READ_AS_DATA:
         check_safe(folder)
-    _check_base(name, _base_in(folder), "modelscope")
+    _check_base(name, _base_in(folder), "modelscope", loading=True)
     return str(folder)
 
 
@@ -563,15 +608,13 @@ def _files_on_modelscope(name: str, revision: str | None) -> list[str]:
     return _asked_modelscope(name, revision, ask, _names)
 
 
-def _base_on_modelscope(name: str, revision: str | None) -> str | None:
+def _facts_on_modelscope(name: str, revision: str | None, file: str) -> dict[str, object]:
     def ask(client: ModuleType, *what: str, **how: str) -> dict[str, object]:
         # Not into its cache: a folder there counts as a whole model when there is no network.
         with TemporaryDirectory() as folder:
             return _facts(Path(client.model_file_download(*what, file, local_dir=folder, **how)))
 
-    file = "adapter_config.json"
-    facts = _asked_modelscope(name, revision, ask, lambda folder: _facts(folder / file))
-    return _named_base(name, facts, f"{name}/{file}")
+    return _asked_modelscope(name, revision, ask, lambda folder: _facts(folder / file))
 
 
 def _names(folder: Path) -> list[str]:

@@ -452,6 +452,12 @@ def say(words: Words, what: str, in_language: str | None = None, **facts: object
     return words[in_language or language()][what].format(**facts)
 
 
+def without_login(text: str) -> str:
+    """A text without the names and passwords in its addresses; one at its beginning may lack the scheme."""
+    # Not by urlsplit, which raises an error for an address that was cut short.
+    return re.sub(r"(?<=//)[^/\s]+@|^[^/\s:]+:[^/\s]+@", "", text)
+
+
 _say = partial(say, WORDS)
 
 

@@ -75,13 +75,15 @@ def test_gpu_memory_that_another_program_holds(monkeypatch):
 
 
 @contextmanager
-def hub_that_answers(status):
+def hub_that_answers(status, **headers):
     """A Hub on this machine that answers one request: its port, and what the request said of who asks."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.headers["Authorization"])
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
 
         def log_message(self, *arguments):
@@ -108,6 +110,16 @@ def test_a_mirrors_login_goes_along_and_is_not_shown(monkeypatch):
         finding = checkup.hub()
     assert asked == ["Basic " + base64.b64encode(b"me:p@ss").decode()]
     assert finding.verdict == "ok" and "ss@" not in finding.seen
+
+
+def test_a_mirrors_login_does_not_go_along_to_another_host(monkeypatch):
+    with (
+        hub_that_answers(200) as (other, asked_there),
+        hub_that_answers(302, Location=f"http://localhost:{other}/") as (port, asked),
+    ):
+        monkeypatch.setenv("HF_ENDPOINT", f"http://me:password@127.0.0.1:{port}")
+        assert checkup.hub().verdict == "ok"
+    assert asked[0].startswith("Basic ") and asked_there == [None]
 
 
 @pytest.mark.parametrize("endpoint", ["https://hf mirror.com", "https://[bad"])

@@ -49,20 +49,43 @@ def test_an_adapter_on_a_folder_beside_it(tmp_path, monkeypatch):
             ask("adapter")
 
 
-def test_a_base_that_is_an_adapter_on_itself_is_asked_for_once(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{tmp_path}"}}')
-    check_model(str(tmp_path))
+@pytest.mark.parametrize("files", [{}, {"config.json": "{}"}])
+@pytest.mark.parametrize(
+    "bases", [("{here}/one",), ("one",), ("./one",), ("{here}/two", "{here}/one"), ("two", "one"), ("two", "two")]
+)
+def test_adapters_on_themselves_or_on_each_other_are_looked_at_once(tmp_path, monkeypatch, bases, files):
+    monkeypatch.chdir(tmp_path)
+    for name, base in zip(("one", "two"), bases):
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text)
+        facts = f'{{"base_model_name_or_path": "{base.format(here=tmp_path)}"}}'
+        (tmp_path / name / "adapter_config.json").write_text(facts)
+    check_model("one")
+    assert resolve_model("one") == str(tmp_path / "one")
+
+
+def test_the_base_of_a_base_is_asked_for(tmp_path, monkeypatch):
+    for name, base in (("one", "two"), ("two", "three"), ("three", "/gone")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+    monkeypatch.chdir(tmp_path)
+    for ask in (check_model, resolve_model):
+        with pytest.raises(ModelNotFound, match="three is an adapter on /gone, which is not there any more. Put the"):
+            ask("one")
 
 
 SCOPE = {
     "me/adapter": {"adapter_config.json": '{"base_model_name_or_path": "me/base"}', "adapter_model.safetensors": ""},
     "me/base": {"config.json": "{}", "model.safetensors": ""},
+    "me/code": {"config.json": '{"model_type": "mine", "auto_map": {}}', "model.safetensors": ""},
+    "me/on-code": {"adapter_config.json": '{"base_model_name_or_path": "me/code"}', "adapter_model.safetensors": ""},
     "me/on-none": {"adapter_config.json": '{"base_model_name_or_path": "me/none"}', "adapter_model.safetensors": ""},
 }
 
 
 class Scope:
-    """ModelScope's client, where there are two adapters and the base of one of them."""
+    """ModelScope's client, where there are three adapters and the bases of two of them."""
 
     def __init__(self, folder):
         self.folder, self.fetched = folder, []
@@ -106,7 +129,20 @@ def test_the_base_of_an_adapter_from_modelscope(monkeypatch, tmp_path):
         assert asked.pop() == "me/none"
     monkeypatch.setattr(hub, "_asked_hub", lambda name, revision: {})  # whence the libraries take it
     check_model("me/on-none", "modelscope")
-    assert set(scope.fetched) == {"me/adapter", "me/on-none"}
+    assert set(scope.fetched) == {"me/adapter", "me/base", "me/on-none"}
+
+
+def test_a_base_of_its_own_code_on_modelscope(monkeypatch, tmp_path):
+    def no_hub(name, revision):
+        raise ModelNotFound("the Hub has none")
+
+    monkeypatch.setitem(sys.modules, "modelscope", Scope(tmp_path))
+    monkeypatch.setattr(hub, "_asked_hub", no_hub)
+    check_model("me/on-code", "modelscope")
+    with pytest.raises(
+        hub.UnsafeModel, match="me/on-code is an adapter(.|\n)*'mine'(.|\n)* Choose a model that transf"
+    ):
+        resolve_model("me/on-code", "modelscope")
 
 
 def test_nano_names_go_to_nano(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ import datasets
 from datasets import Dataset, load_dataset
 
 from helpers import hub
-from helpers.runtime import Stop, say, writing
+from helpers.runtime import Stop, say, without_login, writing
 
 
 class DataError(Stop, ValueError):
@@ -93,10 +93,27 @@ def is_file(source: str) -> bool:
     return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
 
 
-def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
-    """The `train` split of a data set on the Hub, of its part `config` if it has several, checked for `columns`.
+def read_rows(
+    source: str, columns: tuple[str, ...], config: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]] | Dataset:
+    """The rows of a file, or of a data set on the Hub (`from_hub`); at most the first `limit`."""
+    check_limit(source, limit)
+    if is_file(source):
+        return read_json_rows(source)[:limit]
+    rows = from_hub(source, columns, config)
+    return rows.select(range(min(len(rows), limit or len(rows))))
 
-    `name` may end in `@revision`; the commit that was read is printed.
+
+def check_limit(source: str, limit: int | None) -> None:
+    """Raise `DataError` for a number of rows below 1; None stands for all."""
+    if limit is not None and limit < 1:
+        raise DataError(f"{source}: {limit} rows are asked for. Choose 1 or more, or None for all.")
+
+
+def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> Dataset:
+    """The `train` split of a data set on the Hub, of its part `config` if it has several.
+
+    It has rows, and the `columns`. `name` may end in `@revision`; the commit that was read is printed.
     """
     repository, revision = hub.split_revision(name)
     with writing(datasets.config.HF_DATASETS_CACHE, "HF_HOME"):
@@ -104,6 +121,8 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
             data = load_dataset(repository, config, split="train", **({"revision": revision} if revision else {}))
         except Exception as error:  # datasets raises a dozen kinds; each means "not loaded" to a student
             raise hub_error(name, error, "data_samples/alpaca_en.json") from None
+    if not len(data):
+        raise DataError(f"Data set {name!r} holds no rows in its split 'train'. Choose another data set.")
     missing = [column for column in columns if column not in data.column_names]
     if missing:
         raise DataError(
@@ -118,7 +137,7 @@ def from_hub(name: str, columns: tuple[str, ...], config: str | None = None) -> 
 def hub_error(name: str, error: Exception, file: str) -> DataError:
     """What to raise when the Hub does not give the data set `name`; `file` is one that could stand in for it."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return DataError(say(hub.WORDS, "no data", name=name, error=reason, file=file))
+    return DataError(say(hub.WORDS, "no data", name=name, error=without_login(reason), file=file))  # a mirror's login
 
 
 def text_field(row: dict[str, Any], column: str, source: str, number: int, optional: bool = False) -> str:

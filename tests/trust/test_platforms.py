@@ -14,8 +14,11 @@ from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers import checkup, data, hub, launch, llamafactory, platform_setup, runtime
@@ -647,6 +650,10 @@ REPOSITORIES = {
     "models/me/model": {MAIN: MODEL},
     "models/me/gated": {MAIN: MODEL},
     "models/me/pickled": {MAIN: {"config.json": b"{}", "pytorch_model.bin": b"P"}},
+    "models/me/parts": {MAIN: {"config.json": b"{}", "model.safetensors.index.json": b"{}"}},
+    "models/me/itself": {
+        MAIN: {"adapter_config.json": b'{"base_model_name_or_path": "me/itself"}', "adapter_model.safetensors": b"S"}
+    },
     "models/me/bare": {MAIN: {"README.md": b"A GGUF, say."}},
     **{
         f"models/me/on-{base}": {
@@ -655,7 +662,7 @@ REPOSITORIES = {
                 "adapter_model.safetensors": b"S",
             }
         }
-        for base in ("model", "gated", "none", "pickled")
+        for base in ("model", "gated", "none", "pickled", "on-none", "on-model")
     },
 }
 PLACES = {platform: [runtime.WORDS[language][f"secret {platform}"] for language in LANGUAGES] for platform in PLATFORMS}
@@ -708,6 +715,11 @@ def trained_here(server, patch, folder):
     server.ask("http://127.0.0.1:9")
 
 
+def unlisted(server, patch, folder):
+    """A mirror that serves files and lists none."""
+    patch.setattr("huggingface_hub.HfApi.model_info", unplugged)
+
+
 def clientless(server, patch, folder):
     patch.setitem(sys.modules, "modelscope", None)
 
@@ -725,6 +737,9 @@ UNHAD = {
     "no such host": (at("http://no-such-host.invalid"), "", "me/model", "no-such-host.invalid cannot be reached", "no-such-host.invalid 连不上"),
     "an endpoint set too late": (too_late, "", "me/model", "HF_ENDPOINT is https://mirror.example now, but this session asks http://127.0.0.1:9", "HF_ENDPOINT 现在是 https://mirror.example，但这个会话用的是 http://127.0.0.1:9"),
     "half an address": (at("hf-mirror.example"), "", "me/model", "HF_ENDPOINT is 'hf-mirror.example', which is no address", "HF_ENDPOINT 是 'hf-mirror.example'，不是一个网址"),
+    "half an address, with a login": (at("me:password@hf-mirror.example"), "", "me/model", "HF_ENDPOINT is 'hf-mirror.example', which", "HF_ENDPOINT 是 'hf-mirror.example'，"),
+    "an address cut short": (at("http://[::1"), "", "me/model", "HF_ENDPOINT is 'http://[::1', which is no address", "HF_ENDPOINT 是 'http://[::1'，不是一个网址"),
+    "an address with a login, cut short": (at("http://me:password@[::1"), "", "me/model", "HF_ENDPOINT is 'http://[::1', which is no address", "HF_ENDPOINT 是 'http://[::1'，不是一个网址"),
     "a sign-in page": (login_page, "", "me/model", "is no hub: a sign-in page", "应答的不是 Hub：可能是这个网络的登录页"),
     "a page for everything": (state(refuses=200), "", "me/model", "is no hub", "应答的不是 Hub"),
     "a hub that is overloaded": (state(refuses=503), "", "me/model", "answers with an error (503)", "返回了错误（503）"),
@@ -733,6 +748,7 @@ UNHAD = {
     "told to stay offline": (offline, "", "me/model", "HF_HUB_OFFLINE forbids", "HF_HUB_OFFLINE 不让联网"),
     "nowhere to write": (no_folder, "", "me/model", "could not be written to", "写不进"),
     "a pickle": (nothing, "", "me/pickled", "me/pickled has its weights only as a pickle (pytorch_model.bin)", "me/pickled 的权重只有 pickle 格式（pytorch_model.bin）"),
+    "a pickle on a mirror that lists nothing": (unlisted, "", "me/pickled", "does not say which files 'me/pickled' has, and has no model.safetensors of it", "没有给出 'me/pickled' 的文件列表，也没有它的 model.safetensors"),
     "no name": (nothing, "", "a model/with spaces", "'a model/with spaces' is no model name", "'a model/with spaces' 不是模型名"),
     "a folder that is not there": (nothing, "", "./missing", "Model folder './missing' not found", "找不到模型文件夹 './missing'"),
     "a path that is not there": (nothing, "", "/missing/model", "Model folder '/missing/model' not found", "找不到模型文件夹 '/missing/model'"),
@@ -760,7 +776,12 @@ def test_a_model_that_cannot_be_had_is_told_before_anything_large_moves(
         text = one_text(caught, language)
         assert says[LANGUAGES.index(language)] in text
         assert SECRET not in text and "password" not in text
-    assert [path for _, path, _ in endpoint.asked if re.search(r"/resolve/.*\.(safetensors|bin)$", path)] == []
+    assert weights_fetched(endpoint) == []
+
+
+def weights_fetched(server) -> list[str]:
+    weights = re.compile(r"/resolve/.*\.(safetensors|bin)$")
+    return [path for method, path, _ in server.asked if method == "GET" and weights.search(path)]
 
 
 # What is wrong with an adapter's base: how it comes about, the adapter, and what is said of the base.
@@ -768,6 +789,8 @@ BASES_UNHAD = {
     "gated": (state(gated={"me/gated": {"good"}}), "me/on-gated", "gated, no token"),
     "not there": (nothing, "me/on-none", "no such model"),
     "a pickle": (nothing, "me/on-pickled", "a pickle"),
+    "a pickle on a mirror that lists nothing": (unlisted, "me/on-pickled", "a pickle on a mirror that lists nothing"),
+    "an adapter whose base is not there": (nothing, "me/on-on-none", "no such model"),
     "pinned, and its base is not there": (nothing, "me/on-none@main", "no such model"),
     "out of reach": (trained_here, "outputs/adapter", "nobody there"),
 }
@@ -786,7 +809,7 @@ def test_so_is_the_base_of_an_adapter(endpoint, monkeypatch, tmp_path, what, lan
         assert name.split("@")[0] in first and "base_model_name_or_path" in first
         assert ("is an adapter, and its base model" if language == "en" else "是适配器，它的基座") in first
         assert UNHAD[as_of_a_model][3 + LANGUAGES.index(language)] in "\n".join(rest)
-    assert [path for _, path, _ in endpoint.asked if re.search(r"/resolve/.*\.(safetensors|bin)$", path)] == []
+    assert weights_fetched(endpoint) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -805,9 +828,33 @@ def test_where_the_token_goes_and_the_network_is_switched_on(endpoint, monkeypat
 
 
 def test_a_model_that_is_there_keeps_its_name(endpoint):
-    for name in ("me/model", "me/on-model", "me/bare"):  # the last has no configuration: whoever loads it will judge
+    # The last has no configuration: whoever loads it will judge.
+    for name in ("me/model", "me/on-model", "me/on-on-model", "me/itself", "me/bare"):
         hub.check_model(name)
         assert hub.resolve_model(name) == name
+
+
+def answer(status: int) -> HfHubHTTPError:
+    return HfHubHTTPError("x", response=httpx.Response(status, request=httpx.Request("GET", "http://x")))
+
+
+@pytest.mark.parametrize("error", [answer(429), answer(503), httpx.ReadTimeout("x"), ValueError("no JSON")], ids=repr)
+def test_where_files_are_not_listed_the_safe_ones_are_asked_for(endpoint, monkeypatch, error):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(error))
+    for name in ("me/model", "me/model@main", "me/parts", "me/on-model", "me/bare"):
+        hub.check_model(name)
+    with pytest.raises(hub.UnsafeModel, match="Wait a little and run this cell again, choose a model with"):
+        hub.check_model("me/pickled")
+    endpoint.refuses = 503  # the configurations are in the cache by now, and the weights are not
+    with pytest.raises(hub.ModelNotFound, match=r"answers with an error \(503\)"):
+        hub.check_model("me/model")
+    (cached,) = Path(constants.HF_HUB_CACHE).glob("models--me--model/snapshots/*")
+    (cached / "model.safetensors").touch()
+    hub.check_model("me/model")
+    endpoint.refuses, endpoint.leads_to = 0, "http://localhost:9/login"  # a page that signs one in is no weights
+    with pytest.raises(hub.UnsafeModel, match="does not say which files 'me/parts' has"):
+        hub.check_model("me/parts")
+    assert weights_fetched(endpoint) == []
 
 
 def test_a_token_with_access_opens_a_gated_model(endpoint, monkeypatch):

@@ -27,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import httpx
 import nbformat
 import pytest
 import yaml
@@ -34,7 +35,7 @@ from filelock import FileLock
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
-from helpers import checkup, export, hub, launch, runtime, serve, tracking
+from helpers import checkup, data, environments, export, hub, launch, runtime, serve, tracking
 from tests import hub_server
 from tests.platform_modules import write
 from tools.lessons import ROOT, load_course
@@ -149,6 +150,9 @@ REPOSITORIES: dict[str, dict[str, dict[str, bytes]]] = {
     "models/me/adapter": {B: model(**{"adapter_config.json": ADAPTER, "adapter_model.safetensors": b"S"})},
     "models/me/pickled-adapter": {B: model(**{"adapter_config.json": ADAPTER, "adapter_model.bin": b"P"})},
     "models/me/code": {B: model(**{"config.json": CODE, "model.safetensors": b"S", "code.py": b"raise SystemExit"})},
+    "models/me/on-code": {
+        B: model(**{"adapter_config.json": {"base_model_name_or_path": "me/code"}, "adapter_model.safetensors": b"S"})
+    },
     "models/me/known-code": {B: model(**{"config.json": CODE | QWEN, "model.safetensors": b"S"})},
     f"models/{JUDGE}": {B: PICKLED},
     "datasets/me/rows": {
@@ -466,6 +470,32 @@ def test_so_is_an_adapter_on_such_a_folder_and_one_whose_model_is_gone(tmp_path,
         hub.ModelNotFound, match="is an adapter on .*base, which is not there any more. Put the model back"
     ):
         hub.resolve_model(str(adapter))
+    assert not mark.exists()
+
+
+BAD_BASES = {  # the files of a base, its configuration, and what is said
+    "a pickle": ({"pytorch_model.bin"}, {}, "has its weights only as a pickle"),
+    "a pickle and a configuration": ({"config.json", "pytorch_model.bin"}, QWEN, "has its weights only as a pickle"),
+    "own code": ({"config.json", "model.safetensors"}, CODE, "is a model of its own Python code"),
+}
+
+
+@pytest.mark.parametrize("way", ["base", "./base", "../{here}/base", "{whole}/base"])
+@pytest.mark.parametrize("what", BAD_BASES)
+def test_the_base_of_an_adapter_is_refused_however_it_is_named(tmp_path, monkeypatch, mark, what, way):
+    files, facts, says = BAD_BASES[what]
+    fill(tmp_path / "base", files, mark, **facts)
+    named = {"base_model_name_or_path": way.format(here=tmp_path.name, whole=tmp_path)}
+    adapter = fill(tmp_path / "adapter", {"adapter_config.json", "adapter_model.safetensors"}, mark, **named)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(hub.UnsafeModel, match=f"base {says}"):
+        hub.check_safe("adapter")
+    with pytest.raises(hub.UnsafeModel, match=rf"base {says}.* Choose a model"):
+        hub.resolve_model("adapter")
+    # One on the Hub, whose author has guessed how a folder here is called.
+    monkeypatch.setattr(hub, "_asked_hub", lambda name, _: {"adapter_config.json": adapter / "adapter_config.json"})
+    with pytest.raises(hub.UnsafeModel, match=rf"me/adapter is an adapter(.|\n)*base {says}.* Choose a model"):
+        hub.resolve_model("me/adapter")
     assert not mark.exists()
 
 
@@ -869,6 +899,15 @@ def test_an_upload_that_fails_says_what_to_do_without_the_token(own_hub, tmp_pat
     assert (len(own_hub.asked) > 0) == (status > 0)
 
 
+def test_an_upload_that_fails_does_not_show_a_mirrors_password(own_hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", own_hub.url.replace("//", "//me:pa55word@"))
+    own_hub.refuses = 500
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    with pytest.raises(export.UploadFailed, match=f"{own_hub.url}.*\n.*Check UPLOAD_TO") as caught:
+        export.upload(tmp_path, "me/model", "hf_x")
+    assert "pa55word" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize(
     "token", [f"{SECRETS['HF_TOKEN']}\nnext line", f"{SECRETS['HF_TOKEN']}\x00", f"{SECRETS['HF_TOKEN']}…"]
 )
@@ -1049,6 +1088,7 @@ MODELS = [  # the name; what comes back: the name, a commit's folder, or an erro
     ("me/pickled-shards", r"UnsafeModel: .*00001-of-00002.bin", None),
     ("me/pickled-adapter", r"UnsafeModel: .*adapter_model.bin", None),
     ("me/code", r"UnsafeModel: me/code is a model of its own Python code \(model_type 'mine'\)", None),
+    ("me/on-code", r"UnsafeModel: me/on-code is an adapter(.|\n)*me/code is a model of its own Python code", None),
     ("me/none", "ModelNotFound: The Hub has no model 'me/none'", None),
     (f"me/safe@{A}", A, A),
     (f"me/safe@{B}", B, B),
@@ -1238,3 +1278,46 @@ def test_a_mirrors_password_is_not_shown(monkeypatch, capsys):
     assert "https://mirror.example:8443/hf cannot" in capsys.readouterr().out
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
     assert "https://mirror.example:8443/hf" in checkup.hub().seen and "me:" not in checkup.hub().seen
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:secret@mirror.example:8443/hf", "https://mirror.example:8443/hf"),
+        ("https://secret@mirror.example", "https://mirror.example"),
+        ("https://me:sec@ret@mirror.example", "https://mirror.example"),
+        ("me:secret@mirror.example", "mirror.example"),
+        ("http://me:secret@[::1", "http://[::1"),
+        (
+            "Failed: `https://me:secret@a.example/x`\nand (http://:secret@b.example)",
+            "Failed: `https://a.example/x`\nand (http://b.example)",
+        ),
+        *[
+            (text, text)
+            for text in ("https://a.example/me/model@main", "me/model@main", "model@main", "Error: a@b", "")
+        ],
+    ],
+)
+def test_a_login_is_cut_out_of_a_text(text, shown):
+    assert runtime.without_login(text) == shown
+
+
+MIRROR = "https://me:pa55word@mirror.example"
+
+
+@pytest.mark.parametrize("load", [lambda: data.load_alpaca("me/rows"), lambda: data.load_corpus("me/texts", limit=5)])
+def test_data_that_cannot_be_had_do_not_show_a_mirrors_password(monkeypatch, load):
+    error = httpx.HTTPError(f"Server error '500' for url '{MIRROR}/api/datasets'")
+    for module in ("rows", "corpus"):
+        monkeypatch.setattr(f"helpers.data.{module}.load_dataset", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(data.DataError, match=r"url 'https://mirror\.example/api.*\n.*Check the spelling") as caught:
+        load()
+    assert "pa55word" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_nor_does_an_environment_that_could_not_be_made(monkeypatch):
+    said = SimpleNamespace(returncode=1, stdout="", stderr=f"Failed to fetch: `{MIRROR}/simple/x/`")
+    monkeypatch.setattr("helpers.environments.subprocess.run", lambda *_, **__: said)
+    with pytest.raises(environments.EnvironmentFailed, match="set PIP_INDEX_URL") as caught:
+        environments._run(["uv"])
+    assert "https://mirror.example/simple" in str(caught.value) and "pa55word" not in str(caught.value)

@@ -169,6 +169,7 @@ def same_answer(answer: str, solution: str) -> bool | None:
 def _bare_number(text: str) -> str:
     """A number in one spelling (`1,000.0` is `1000`); any other text as it is, without blanks and dollar signs."""
     text = re.sub(r"[\s$]", "", text)
-    if not NUMBER.fullmatch(text):
+    number = text.translate(HALF_WIDTH)
+    if not NUMBER.fullmatch(number):
         return text
-    return f"{Decimal(text.replace(',', '')).normalize(EXACT):f}"
+    return f"{EXACT.plus(Decimal(number.replace(',', '')).normalize(EXACT)):f}"  # plus: -0 is 0

@@ -179,6 +179,13 @@ def test_pairs_from_the_hub(monkeypatch):
     assert asked == [("someone/rows", "zh"), ("someone/rows", None)]
 
 
+def test_a_data_set_without_rows_is_refused(monkeypatch):
+    monkeypatch.setattr(shared, "load_dataset", lambda *_, **__: shared.Dataset.from_list([]))
+    for load in (load_qa, load_alpaca, load_conversations):
+        with pytest.raises(DataError, match=r"'someone/rows' holds no rows in its split 'train'\. Choose another"):
+            load("someone/rows")
+
+
 # MedDialog's text
 
 RAW = """id=1
@@ -230,6 +237,15 @@ def test_sections_become_description_and_messages(tmp_path, capsys):
         },
     ]
     assert "2 dialogues, 2 kept, none skipped; 1 last questions" in capsys.readouterr().out
+
+
+def test_lines_before_the_first_speaker_are_counted(tmp_path, capsys):
+    before = RAW.replace("Dialogue\nPatient:", "Dialogue\n患者：胃痛\n\nNurse: hello\nPatient:")
+    assert load_meddialog(raw(tmp_path, before)).to_list() == load_meddialog(raw(tmp_path, RAW, "b.txt")).to_list()
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "speaker left out" in line] == [
+        f"{tmp_path / '2020.txt'}: 2 lines before the first speaker left out (dialogue 1)"
+    ]
 
 
 def test_a_folder_is_read_in_order_and_descriptions_stay_with_their_dialogues(tmp_path):

@@ -60,6 +60,25 @@ def test_utf16_with_either_bom(tmp_path, bom):
     assert rows_of(write(tmp_path, bom + content(ROW).encode(encoding))) == [ROW]
 
 
+@pytest.mark.parametrize("name", ["UTF-8", "utf8", "U8", "utf-8-sig", None])
+def test_a_byte_order_mark_is_no_part_of_the_header_however_utf8_is_spelt(tmp_path, name):
+    assert rows_of(write(tmp_path, content(ROW), "utf-8-sig"), encoding=name) == [ROW]
+
+
+@pytest.mark.parametrize(("name", "encoding"), [("GB18030", "gb18030"), ("UTF_16_LE", "utf-16-le"), (None, "gb18030")])
+def test_other_byte_order_marks_are_none_either(tmp_path, name, encoding):
+    assert rows_of(write(tmp_path, "\ufeff" + content(ROW), encoding), encoding=name) == [ROW]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", ["foo", "hex"])
+def test_an_unknown_encoding_is_refused_by_its_name(tmp_path, name):
+    path = write(tmp_path, content(ROW))
+    for read, source in ((read_medical_csv, path), (load_medical_dialogues, tmp_path)):
+        with pytest.raises(DataError, match=rf"内科.csv: '{name}' is no encoding.*\. Choose utf-8, "):
+            read(source, encoding=name)
+
+
 GBK = st.text(
     st.integers(0x8140, 0xFEFE)
     .map(lambda n: n.to_bytes(2, "big").decode("gbk", "ignore"))
@@ -189,7 +208,10 @@ def test_short_chinese_in_utf8_is_no_doubt(tmp_path):
         (content(ROW, header=("department", "title", "q", "answer")).encode(), "line 1: no column ask or question"),
         (content(ROW, header=("department", "title", "ask", "reply")).encode(), "line 1: no column answer"),
         (content(ROW, header=("title", "question", "ask", "answer")).encode(), "both mean 'question'"),
-        (content(ROW).encode() + b"a,b,c\r\n", "row 3: wrong number of fields, or .* as in 1 of 2 rows"),
+        (
+            content(ROW).encode() + b"\r\na,b,c\r\n",
+            r"row 3: wrong number of fields, or .* as in 1 of 2 rows \(blank lines not counted\)\. Put",
+        ),
     ],
 )
 def test_bad_files_name_the_place(tmp_path, raw, says):
@@ -243,9 +265,10 @@ def test_nothing_is_read_as_a_number_or_as_missing(tmp_path):
 
 
 def test_a_few_rows_of_another_length_are_counted_and_named(tmp_path, capsys):
-    text = content(*[ROW] * 150) + "a,b,c\r\n" + content(*[ROW] * 50).split("\r\n", 1)[1]
+    text = content(*[ROW] * 150) + "\r\na,b,c\r\n" + content(*[ROW] * 50).split("\r\n", 1)[1]
     assert len(read_medical_csv(write(tmp_path, text))) == 200
-    assert "gb18030, 200 rows; skipped: 1 with a wrong number of fields (row 152)" in capsys.readouterr().out
+    said = "gb18030, 200 rows; skipped: 1 with a wrong number of fields (row 152; blank lines not counted)"
+    assert said in capsys.readouterr().out
 
 
 def test_a_missing_file_lists_its_neighbours(tmp_path):

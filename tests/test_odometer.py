@@ -219,12 +219,33 @@ def test_majority_is_the_most_frequent_value() -> None:
     assert data.majority([]) == {}
 
 
+@given(st.lists(st.integers(0, 40).map(lambda n: n / 4), max_size=12), st.sampled_from(ODOMETER_FIELDS[:2]))
+def test_majority_is_found_as_by_comparing_all_with_all(values: list[float], field: str) -> None:
+    most = max(values, key=lambda v: (sum(same_value(field, v, w) for w in values), str(v)), default=None)
+    assert data.majority([{field: value} for value in values]).get(field) == most
+
+
+@pytest.mark.timeout(20)
+def test_majority_of_many_distances_takes_no_time_quadratic_in_them() -> None:
+    values = [float(n) for n in range(50_000)]
+    assert data.majority([{"distance": value} for value in values]) == {"distance": 9999.0}  # the last as a text
+
+
 def test_rows_that_disagree_are_named_whatever_the_pictures_are_called(folder: Path) -> None:
     shutil.copy(folder / "a.png", folder / "same.png")
     wrong = GOOD.replace("gear: P", "gear: N")
     path = sheet(folder, [1, "r", "a.png", GOOD], [2, "r", "b.png", wrong], [3, "r", "same.png", wrong])
     (fault,) = data.check_labels(data.load_odometer_excel(path))
     assert fault == {"id": "3", "image": "same.png", "field": "gear", "label": "N", "with": "row 1: P"}
+
+
+def test_rows_are_compared_with_the_first_that_has_the_field(folder: Path) -> None:
+    answers = [GOOD.replace("speed: 34 mph\n", ""), "speed: 10 km/h", "speed: 90 km/h"]
+    path = sheet(folder, *[[number, "r", "a.png", answer] for number, answer in enumerate(answers, start=1)])
+    faults = data.check_labels(data.load_odometer_excel(path))
+    (found,) = [fault for fault in faults if fault["field"] == "speed" and fault["id"] != "1"]
+    assert found == {"id": "3", "image": "a.png", "field": "speed", "label": "90.0", "with": "row 2: 10.0"}
+    assert {fault["with"] for fault in faults if fault["field"] == "gear"} == {"row 1: P"}
 
 
 def test_a_response_without_a_field_is_named(folder: Path) -> None:

@@ -122,6 +122,8 @@ def test_what_teaches_nothing_is_skipped_and_counted(tmp_path, capsys):
         ({"question": "q", "response_chosen": "a"}, "row 2: has no 'response_rejected'"),
         ({**FORMS["responses"], "history": [["a"]]}, "row 2: a turn in 'history' is no pair"),
         ({**FORMS["responses"], "history": [["a", None]]}, "row 2: a turn in 'history' is no pair"),
+        ({**FORMS["responses"], "history": 5}, r"row 2: 'history' is a int, not a list of turns\. Mend"),
+        ({**FORMS["responses"], "history": "a"}, "row 2: 'history' is a str, not a list of turns"),
         (
             {**FORMS["sharegpt"], "conversations": [said("tool", "q")]},
             "row 2: unknown speaker 'tool' in 'conversations'",

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -261,6 +262,11 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"no parquet at all")
     with pytest.raises(DataError, match="broken.parquet: cannot be read as parquet"):
         load_corpus(str(tmp_path / "broken.parquet"))
+    whole = bytearray(Path(write(tmp_path, "damaged.parquet", [{"text": f"text {n}"} for n in range(99)])).read_bytes())
+    whole[4:200] = b"\xff" * 196  # pages; the footer, which lists them, is sound
+    (tmp_path / "damaged.parquet").write_bytes(whole)
+    with pytest.raises(DataError, match=r"damaged.parquet: cannot be read as parquet \(.*\)\. Download it again"):
+        load_corpus(str(tmp_path / "damaged.parquet"))
     other = write(tmp_path, "other.parquet", [{"body": "one"}])
     with pytest.raises(DataError, match=r"has the columns \['body'\], not 'text'"):
         load_corpus(other)

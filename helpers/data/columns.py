@@ -33,7 +33,8 @@ def add_text(dataset: Dataset, template: str, column: str = "text") -> Dataset:
         for literal, name in pieces:
             # A literal as a column: as a scalar, Arrow 26 takes time quadratic in the rows.
             parts += [pa.repeat(pa.scalar(literal), len(table))] if literal else []
-            parts += [table[name].combine_chunks()] if name is not None else []
+            # Polars writes large_string, which Arrow does not join with string.
+            parts += [table[name].combine_chunks().cast(pa.string())] if name is not None else []
         if column in table.column_names:
             table = table.drop_columns(column)
         return table.append_column(column, pc.binary_join_element_wise(*parts, ""))
@@ -103,7 +104,7 @@ def _texts(column: pa.Array) -> pa.Array:
     """The column itself, or of messages a text a row: what they say, one below the other."""
     if not _holds_messages(column.type):
         return column
-    said = pc.fill_null(pc.struct_field(column.values, "content"), "")
+    said = pc.fill_null(pc.struct_field(column.values, "content").cast(pa.string()), "")
     return pc.binary_join(pa.ListArray.from_arrays(column.offsets, said), "\n")
 
 

@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset
 
 from helpers import hub
-from helpers.data.rows import FILL, DataError, hub_error, not_found, read_json_rows, read_utf8, skipped, text_field
+from helpers.data.rows import (
+    FILL,
+    DataError,
+    check_limit,
+    hub_error,
+    not_found,
+    read_json_rows,
+    read_utf8,
+    skipped,
+    text_field,
+)
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
 
@@ -30,8 +40,7 @@ def load_corpus(
     `shortest` characters, or that stood in an earlier row are skipped, counted and printed.
     Raises `DataError` for a file or row that cannot be read, and when nothing is left.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"{source}: {limit} rows are asked for. Choose 1 or more, or None for all of a file.")
+    check_limit(source, limit)
     kept: dict[str, None] = {}  # in order, and each only once
     left_out: dict[str, list[int]] = {"blank": [], f"under {shortest} characters": [], "an earlier document again": []}
     blank, short, again = left_out.values()
@@ -76,12 +85,13 @@ def _parquet(path: Path, column: str) -> Iterator[dict[str, Any]]:
     """The column of a parquet file, a batch in memory at a time."""
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        if column not in file.schema_arrow.names:
+            raise DataError(f"{path}: has the columns {file.schema_arrow.names}, not {column!r}. Set the column.")
+        for batch in file.iter_batches(columns=[column]):  # a damaged page is met here, behind a sound footer
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be read as parquet ({reason}). Download it again.") from None
-    if column not in file.schema_arrow.names:
-        raise DataError(f"{path}: has the columns {file.schema_arrow.names}, not {column!r}. Set the column.")
-    return (row for batch in file.iter_batches(columns=[column]) for row in batch.to_pylist())
 
 
 def _stream(source: str, config: str | None, limit: int | None) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,12 @@ import numpy as np
 from helpers.data.rows import DataError
 
 BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
-BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+    "\ufeff".encode("gb18030"): "gb18030",
+}
 RESAVE = 'Open it in an editor that names the encoding, repair it, and save it as "UTF-8 with BOM".'
 
 
@@ -53,6 +58,18 @@ def find_encoding(path: str | Path) -> str:
         f"{path}: too short to tell its encoding. As UTF-8 it reads {samples['utf-8']!r}, as GB18030 "
         f'{samples["gb18030"]!r}. Save it as "UTF-8 with BOM", or pass encoding="utf-8" or encoding="gb18030".'
     )
+
+
+def known_encoding(name: str, path: Path) -> str:
+    """Python's own name of an encoding that may be spelt otherwise (`UTF8`, `utf_16_le`): BOMs are known by it."""
+    try:
+        "".encode(name)  # refuses those that are not of texts, too: hex, say
+    except LookupError:
+        raise DataError(
+            f"{path}: {name!r} is no encoding that Python knows. Choose utf-8, gb18030, big5 or another, or leave "
+            "`encoding` out."
+        ) from None
+    return codecs.lookup(name).name
 
 
 def everyday(text: str) -> float:

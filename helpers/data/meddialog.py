@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from helpers.data.conversations import ROLES, Message, tidy
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, first_few
 
 ID = re.compile(r"id=\s*(\d+)\s*")
 SECTION = re.compile(r"(Description|Dialogue|Doctor faculty|Diagnosis and suggestions)\s*", re.IGNORECASE)
@@ -23,20 +23,23 @@ def load_meddialog(source: str) -> Dataset:
     consultation begins with a line `id=…`; a line `Description` opens what the patient wrote into the form, a line
     `Dialogue` the turns, each under a line `病人：` / `医生：` (`Patient:` / `Doctor:`). Other sections are left out.
     Returns the columns `description` and `messages`, the latter as `load_conversations` gives them; where the doctor
-    speaks first, the description is the patient's opening. What is joined, cut or skipped is counted and printed.
+    speaks first, the description is the patient's opening. What is joined, cut or skipped is counted and printed, lines
+    of a dialogue before its first speaker too.
     """
     path = Path(source)
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no .txt file in this folder. Unpack the data set here, or name its folder.")
     descriptions: dict[int, str] = {}
+    unspoken: list[int] = []  # for each line before a first speaker, its consultation
 
     def dialogues() -> Iterator[tuple[int, list[Message]]]:
         number = 0
         for file in files:
-            for description, messages in _consultations(file):
+            for description, messages, early in _consultations(file):
                 number += 1
                 descriptions[number] = description
+                unspoken.extend([number] * early)
                 opening = [{"role": "user", "content": description}] if description else []
                 yield number, opening + messages if messages and messages[0]["role"] == "assistant" else messages
 
@@ -44,20 +47,23 @@ def load_meddialog(source: str) -> Dataset:
     for number, messages in tidy(dialogues(), source):
         kept["description"].append(descriptions[number])
         kept["messages"].append(messages)
+    if unspoken:
+        where = first_few(list(dict.fromkeys(unspoken)))
+        print(f"{source}: {len(unspoken):,} lines before the first speaker left out (dialogue {where})")
     return Dataset.from_dict(kept)
 
 
-def _consultations(file: Path) -> Iterator[tuple[str, list[Message]]]:
-    """The description and the turns of each consultation of a file."""
-    section, description, messages, found = "", [], [], False
+def _consultations(file: Path) -> Iterator[tuple[str, list[Message], int]]:
+    """The description and the turns of each consultation of a file, and how many lines came before the first turn."""
+    section, description, messages, early, found = "", [], [], 0, False
     try:
         with file.open(encoding="utf-8-sig") as lines:
             for line in lines:
                 line = line.rstrip("\n")
                 if ID.fullmatch(line):
                     if found:
-                        yield "\n".join(description), messages
-                    section, description, messages, found = "", [], [], True
+                        yield "\n".join(description), messages, early
+                    section, description, messages, early, found = "", [], [], 0, True
                 elif not found and line.strip():
                     raise DataError(
                         f"{file}: begins with {line[:40]!r}, not with a line like 'id=1'. Choose a raw MedDialog "
@@ -67,8 +73,8 @@ def _consultations(file: Path) -> Iterator[tuple[str, list[Message]]]:
                     section = match[1].lower()
                 elif section == "description" and line.strip():
                     description.append(line.strip())
-                elif section == "dialogue":
-                    _add(line, messages)
+                elif section == "dialogue" and line.strip():
+                    early += not _add(line, messages)
     except FileNotFoundError:
         raise DataError(f"{file}: not found (looked from {Path.cwd()}). Check DATASET.") from None
     except (IsADirectoryError, PermissionError) as error:
@@ -77,12 +83,13 @@ def _consultations(file: Path) -> Iterator[tuple[str, list[Message]]]:
         raise DataError(f"{file}: byte {error.start:,} of a block is not UTF-8. Save the file as UTF-8.") from None
     if not found:
         raise DataError(f"{file}: holds no consultation. Choose another file, or delete this one.")
-    yield "\n".join(description), messages
+    yield "\n".join(description), messages, early
 
 
-def _add(line: str, messages: list[Message]) -> None:
-    """Begin a turn, or go on with the last one."""
+def _add(line: str, messages: list[Message]) -> bool:
+    """Begin a turn, or go on with the last one; False where there is none."""
     if match := SPEAKER.fullmatch(line):
         messages.append({"role": ROLES[match[1].lower()], "content": match[2].strip()})
-    elif messages and line.strip():
+    elif messages:
         messages[-1]["content"] = f"{messages[-1]['content']}\n{line.strip()}".strip()
+    return bool(messages)

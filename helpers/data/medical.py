@@ -26,7 +26,7 @@ import xxhash
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from helpers.data.encodings import find_encoding, utf8_blocks
+from helpers.data.encodings import find_encoding, known_encoding, utf8_blocks
 from helpers.data.rows import DataError, first_few
 
 REPOSITORY = "https://github.com/Toyhom/Chinese-medical-dialogue-data"
@@ -45,7 +45,7 @@ def read_medical_csv(path: str | Path, encoding: str | None = None) -> Dataset:
     The encoding is established over the whole file by strict decoding: UTF-8 with or without BOM, UTF-16, or
     GB18030, which contains GBK and GB2312. A file that could be read in two ways raises `DataError`, as does one that
     is damaged: it names the byte and the line. `encoding` says it instead. Rows with a wrong number of
-    fields are skipped, counted and printed (numbered as in a spreadsheet, the header being row 1); more than 5 % of
+    fields are skipped, counted and printed (the header is row 1, and blank lines are not counted); more than 5 % of
     them raise `DataError`, too.
     """
     path, counts = _existing(path), Counts()
@@ -130,7 +130,8 @@ class Counts:
     def malformed_text(self) -> str:
         """Where rows were skipped for their form, for the end of a report; empty when none was."""
         rows = self.malformed_rows
-        parts = [f"{len(rows):,} with a wrong number of fields (row {first_few(rows)})"] if rows else []
+        where = f"(row {first_few(rows)}; blank lines not counted)"  # Arrow, which numbers them, drops these unseen
+        parts = [f"{len(rows):,} with a wrong number of fields {where}"] if rows else []
         parts += [f"swallowed by a quotation mark that is never closed: {text}" for text in self.swallowed[:5]]
         return "; ".join(parts)
 
@@ -243,7 +244,7 @@ def _workspace() -> Path:
 
 def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Iterator[pa.RecordBatch]:
     """The rows of one file in blocks, its columns under our names; counts rows read and malformed ones."""
-    encoding = encoding or find_encoding(path)
+    encoding = known_encoding(encoding, path) if encoding else find_encoding(path)
     counts.encoding = encoding
     blocks = utf8_blocks(path, encoding, bar.update)
     head = b""
@@ -296,7 +297,7 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
         where = f"row {malformed[0]}" if malformed else counts.swallowed[-1].split(", ", 1)[1]
         raise DataError(
             f"{path}, {where}: wrong number of fields, or a quotation mark that is never closed, as in {lost:,} of "
-            f"{rows + lost:,} rows. {QUOTES}"
+            f"{rows + lost:,} rows (blank lines not counted). {QUOTES}"
         )
     if not rows:
         raise DataError(f"{path}: holds a header and no rows. Delete it, or put the rows in.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets import Dataset
 
-from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, read_rows, skipped, text_field
 
 O1_COLUMNS = ("Question", "Complex_CoT", "Response")
 
@@ -17,10 +17,7 @@ def load_medical_o1(source: str, config: str | None = None, limit: int | None = 
     `Response`. Rows with a blank field, and questions that stood in an earlier row (a copy on the held-out side
     would be no test), are skipped, counted and printed.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"{source}: {limit} rows are asked for. Choose 1 or more, or None for all.")
-    rows = read_json_rows(source) if is_file(source) else from_hub(source, O1_COLUMNS, config)
-    table = list(rows)[:limit] if isinstance(rows, list) else rows.select(range(min(len(rows), limit or len(rows))))
+    table = read_rows(source, O1_COLUMNS, config, limit)
     kept: dict[str, list[str]] = {column: [] for column in O1_COLUMNS}
     blank, again, seen = [], [], set()
     for number, row in enumerate(table, start=1):

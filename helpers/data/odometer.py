@@ -9,8 +9,11 @@ import re
 import unicodedata
 import warnings
 import zipfile
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
+from itertools import accumulate
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ ODOMETER_FIELDS = ("distance", "speed", "time", "temperature", "gear")
 KM_PER_MILE = 1.609344
 MOST_XML = 128 * 2**20
 """Bytes that the tables of a workbook may unpack to. Enough for all the rows that Excel has, formatted and empty."""
+SHRINKS = 4
+"""How many times smaller a zip may make what passes for a picture."""
 TABLE = 'Write {"001.png": {"distance": "61923 mi", …}, …}, each name once, and save it as UTF-8.'
 ENOUGH_EMPTY = 10_000
 """Empty rows one after another that end a sheet: Excel can hold a million that were only ever formatted."""
@@ -145,9 +150,16 @@ def majority(readings: Sequence[Reading]) -> Reading:
     """The most frequent value of each field: the best answer of a model that does not look."""
     best = {}
     for field in ODOMETER_FIELDS:
-        values = [r[field] for r in readings if field in r]
-        if values:
-            best[field] = max(values, key=lambda v: (sum(same_value(field, v, w) for w in values), str(v)))
+        counts = Counter(r[field] for r in readings if field in r)
+        values = sorted(counts)  # what agrees with one of them lies side by side
+        before = [0, *accumulate(counts[value] for value in values)]
+        found = []
+        for place, value in enumerate(values):
+            first = bisect_left(values, True, hi=place, key=lambda v: same_value(field, value, v))
+            end = bisect_left(values, True, lo=place, key=lambda v: not same_value(field, value, v))
+            found.append((before[end] - before[first], str(value), value))
+        if found:
+            best[field] = max(found)[2]
     return best
 
 
@@ -158,20 +170,21 @@ def check_labels(rows: Dataset, truths: Mapping[str, Reading] | None = None) -> 
     name) that disagree, and, where `truths` knows the picture, a response that is not true.
     """
     faults: list[dict[str, str]] = []
-    seen: dict[str, tuple[str, Reading]] = {}
+    seen: dict[str, dict[str, tuple[str, float | str]]] = {}  # by picture and field: the first row that has it
     for row in rows.to_list():
         name, reading = Path(row["image"]).name, parse_reading(row["response"])
         content = hashlib.sha256(Path(row["image"]).read_bytes()).hexdigest()
-        other, earlier = seen.setdefault(content, (row["id"], reading))
+        earlier = seen.setdefault(content, {})
         truth = (truths or {}).get(name, {})
         for field in ODOMETER_FIELDS:
             mine = reading.get(field)
-            against = [(f"row {other}", earlier.get(field)), ("the truth", truth.get(field))]
-            wrong = [
-                f"{who}: {value}" for who, value in against if value is not None and not _equal(field, mine, value)
-            ]
+            other, value = earlier.get(field, ("", None))
+            against = [(f"row {other}", value), ("the truth", truth.get(field))]
+            wrong = [f"{who}: {value}" for who, value in against if value is not None and not _equal(mine, value)]
             if mine is None:
                 wrong = wrong or ["the format: no such field"]
+            else:
+                earlier.setdefault(field, (row["id"], mine))
             if wrong:
                 label = "–" if mine is None else str(mine)
                 faults.append(
@@ -180,7 +193,7 @@ def check_labels(rows: Dataset, truths: Mapping[str, Reading] | None = None) -> 
     return faults
 
 
-def _equal(field: str, one: float | str | None, other: float | str) -> bool:
+def _equal(one: float | str | None, other: float | str) -> bool:
     """Labels must agree exactly; rounding of units aside."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) < 0.01
@@ -279,7 +292,12 @@ def _could_be_workbook(path: Path) -> None:
                 "without a password."
             )
         if zipfile.is_zipfile(file):
-            size = sum(part.file_size for part in zipfile.ZipFile(file).infolist() if "/media/" not in part.filename)
+            # Pictures are not counted. They hardly shrink in a zip; what does is taken for a table, wherever it lies.
+            size = sum(
+                part.file_size
+                for part in zipfile.ZipFile(file).infolist()
+                if "/media/" not in part.filename or part.file_size > SHRINKS * part.compress_size
+            )
             if size > MOST_XML:
                 raise DataError(
                     f"{path}: unpacks to {size / 2**20:,.0f} MiB of tables; {MOST_XML // 2**20} at most. "

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from helpers.data.conversations import ROLES, Message, role_of, spoken
-from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, read_rows, skipped, text_field
 
 MEND = (
     "Known forms: conversations + chosen + rejected (ShareGPT), prompt + chosen + rejected, chosen + rejected (whole "
@@ -25,10 +25,7 @@ def load_preferences(source: str, config: str | None = None, limit: int | None =
     equal answers, and prompts that stood in an earlier row (a copy on the held-out side would be no test) are
     skipped, counted and printed. Raises `DataError` for a row that has none of the forms.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"{source}: {limit} rows are asked for. Choose 1 or more, or None for all.")
-    rows = read_json_rows(source) if is_file(source) else from_hub(source, (), config)
-    table = list(rows)[:limit] if isinstance(rows, list) else rows.select(range(min(len(rows), limit or len(rows))))
+    table = read_rows(source, (), config, limit)
     kept, seen = [], set()
     left_out: dict[str, list[int]] = {"blank text": [], "chosen equals rejected": [], "the same prompt again": []}
     for number, row in enumerate(table, start=1):
@@ -57,7 +54,12 @@ def _pair(row: dict[str, Any], source: str, number: int) -> tuple[list[Message],
     place = f"{source}, row {number}"
     if "response_chosen" in row or "response_rejected" in row:
         prompt = [_message("user", text_field(row, "question", source, number))]
-        for turn in reversed(row.get("history") or []):
+        history = row.get("history") or []
+        if not isinstance(history, list):
+            raise DataError(
+                f"{place}: 'history' is a {type(history).__name__}, not a list of turns. Mend or delete the row."
+            )
+        for turn in reversed(history):
             if not (isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
                 raise DataError(
                     f"{place}: a turn in 'history' is no pair of texts, question and answer: {str(turn)[:60]!r}. "

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from helpers.data.rows import FILL, DataError, from_hub, is_file, read_json_rows, skipped, text_field
+from helpers.data.rows import FILL, DataError, read_rows, skipped, text_field
 
 TRACES = ("deepseek", "gemini")
 """Whose reasoning s1K-1.1 holds: `deepseek_thinking_trajectory` and `deepseek_attempt`, and the same of Gemini."""
@@ -23,10 +23,7 @@ def load_s1k(source: str, trace: str = "deepseek", limit: int | None = None) -> 
     """
     if trace not in TRACES:
         raise DataError(f"{source}: {trace!r} is no trace. Choose one of {', '.join(TRACES)}.")
-    if limit is not None and limit < 1:
-        raise DataError(f"{source}: {limit} rows are asked for. Choose 1 or more, or None for all.")
-    rows = read_json_rows(source) if is_file(source) else from_hub(source, ("question", "solution"))
-    table = list(rows)[:limit] if isinstance(rows, list) else rows.select(range(min(len(rows), limit or len(rows))))
+    table = read_rows(source, ("question", "solution"), limit=limit)
     kept: dict[str, list[str]] = {name: [] for name in ("question", "thinking", "answer", "solution", "domain")}
     blank = []
     for number, row in enumerate(table, start=1):

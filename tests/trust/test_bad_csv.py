@@ -97,7 +97,7 @@ def test_one_bad_row_in_many_is_skipped_counted_and_named(tmp_path, capsys):
     path = tmp_path / "a.csv"
     path.write_text(LONG + "内科,只有两栏\n", encoding="utf-8")
     assert len(read_medical_csv(path)) == 40
-    assert "skipped: 1 with a wrong number of fields (row 42)" in capsys.readouterr().out
+    assert "skipped: 1 with a wrong number of fields (row 42; blank lines not counted)" in capsys.readouterr().out
 
 
 LINE = """

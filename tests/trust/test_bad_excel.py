@@ -122,13 +122,18 @@ def flipped(folder: Path) -> Path:
     return path
 
 
-def bomb(folder: Path) -> Path:
-    """A workbook that says of one part that it unpacks to 300 MiB."""
-    path = sheet(ROW)(folder)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("xl/worksheets/sheet9.xml", " ")
-        archive.getinfo("xl/worksheets/sheet9.xml").file_size = 300 * 2**20
-    return path
+def bomb(part: str, packed: int = 0):
+    """Writes a workbook that says of one part that it unpacks to 300 MiB, out of so many MiB."""
+
+    def write(folder: Path) -> Path:
+        path = sheet(ROW)(folder)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(part, " ")
+            archive.getinfo(part).file_size = 300 * 2**20
+            archive.getinfo(part).compress_size += packed * 2**20
+        return path
+
+    return write
 
 
 def twins(folder: Path) -> Path:
@@ -222,7 +227,8 @@ REFUSED = {
     ),
     "a text that the workbook lacks": (cell("B2", "<v>77</v>", "s"), "damaged"),
     "a number of 5,000 digits": (cell("A2", f"<v>{'9' * 5000}</v>", "n"), "damaged"),
-    "a part of 300 MiB": (bomb, "unpacks to 300 MiB", "into a new workbook"),
+    "a part of 300 MiB": (bomb("xl/worksheets/sheet9.xml"), "unpacks to 300 MiB", "into a new workbook"),
+    "a part of 300 MiB among the pictures": (bomb("xl/media/s.xml"), "unpacks to 300 MiB", "into a new workbook"),
     "a folder": (lambda folder: folder / "pictures", "is a folder"),
     "a file that is not there": (lambda folder: sheet(ROW)(folder).with_name("shet.xlsx"), "Sheets there: sheet.xlsx"),
     "a name of 5,000 letters": (lambda folder: folder / ("x" * 5000 + ".xlsx"), "xlsx"),
@@ -317,6 +323,7 @@ READ = {
     "capitals, as Windows allows": (sheet(but(image="A.PNG")), {}, "1 pictures"),
     "an accent in two characters": (mac, {"image": unicodedata.normalize("NFD", "relevé.png")}, "1 pictures"),
     "a Chinese name with blanks": (moved("仪表盘 （一）.png", lambda _: "仪表盘 （一）.png"), {"image": "仪表盘 （一）.png"}, "1 pictures"),
+    "pictures of 300 MiB in the sheet": (bomb("xl/media/image1.png", packed=290), {}, "1 rows"),
     "a Chinese name of the workbook": (lambda folder: sheet(ROW)(folder).rename(folder / "仪表盘 表.XLSX"), {}, "仪表盘 表.XLSX: 1 rows"),
 }  # fmt: skip
 

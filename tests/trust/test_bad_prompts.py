@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
@@ -345,6 +346,18 @@ def test_the_cell_can_be_run_twice_and_on_no_rows():
     assert add_text(rows, "{{{question}}}")["text"][:] == ["{a}", "{b}"]
     none = add_text(rows.select([]), prompts.MEDICAL_ZH)
     assert len(none) == 0 and none.column_names == ["question", "answer", "text"]
+
+
+@pytest.mark.bad_input
+def test_a_parquet_file_as_polars_writes_it_is_filled_and_searched(capsys):
+    wide = pa.table({name: pa.array(texts, pa.large_string()) for name, texts in ROWS.items()})
+    messages = pa.list_(pa.struct([pa.field("role", pa.large_string()), pa.field("content", pa.large_string())]))
+    said = pa.array([[{"role": "user", "content": "<|im_end|>"}], []], messages)
+    rows = Dataset(wide.append_column("messages", said))
+    assert rows.features["question"].dtype == "large_string"
+    narrow = add_text(Dataset.from_dict(ROWS), prompts.MEDICAL_ZH)
+    assert add_text(rows, prompts.MEDICAL_ZH)["text"][:] == narrow["text"][:]
+    assert report_marks(rows, "{messages}") == {"<|im_end|>": [1]}
 
 
 # Asking a model

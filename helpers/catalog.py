@@ -19,7 +19,7 @@ WORDS = {
     "zh": {
         "columns": ("课程", "显存", "磁盘", "分钟（GPU / 精简版）", "在这台机器上"),
         "fits": "能跑",
-        "trimmed": "精简版：course run {number}",
+        "trimmed": "精简版：course run {number} --lang zh",
         "vram": "显存不够（{have:.0f} GB）：换小一点的 MODEL，或者{trimmed}",
         "disk": "磁盘不够（剩 {have:.0f} GB）：腾点地方，或者{trimmed}",
     },

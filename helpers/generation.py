@@ -49,12 +49,15 @@ def complete(
     padding_side, tokenizer.padding_side = tokenizer.padding_side, "left"
     model.generation_config.max_length = None  # Unsloth's, on a GPU: beside max_new_tokens it brings a warning a call
     ends, completions = end_tokens(model.generation_config, tokenizer), []
+    # A chat template writes the token that begins a text itself (Llama's), and another would be none of training's.
+    begun = (bos := tokenizer.bos_token) and all(prompt.startswith(bos) for prompt in prompts)
+    special = {"add_special_tokens": False} if begun else {}
     try:
         for start in range(0, len(prompts), batch_size):
             batch = {"text": list(prompts[start : start + batch_size])}
             if images is not None:
                 batch["images"] = list(images[start : start + batch_size])
-            inputs = processor(**batch, return_tensors="pt", padding=True)
+            inputs = processor(**batch, **special, return_tensors="pt", padding=True)
             _check_room(model, inputs["attention_mask"], start)
             inputs = inputs.to(model.device)
             output = model.generate(**inputs, **({"do_sample": False} | options), max_new_tokens=max_new_tokens)

@@ -50,6 +50,34 @@ def test_an_answer_ends_at_the_end_token(model_and_tokenizer):
     assert tokenizer.padding_side == "right"
 
 
+@pytest.mark.parametrize("prompts", [["a b", "a"], ["<s> a b", "<s> a"]])
+def test_a_text_begins_once(prompts):
+    """With Llama's tokenizer, which writes the first token, and with a chat template that has written it already."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    rules = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, unk_token="</s>"))
+    rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    rules.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=rules, bos_token="<s>", eos_token="</s>", pad_token="</s>", unk_token="</s>"
+    )
+    seen = []
+
+    class Model:
+        device = "cpu"
+        config = SimpleNamespace()
+        generation_config = SimpleNamespace(eos_token_id=1)
+
+        def generate(self, input_ids, **_):
+            seen.extend(input_ids.tolist())
+            return torch.cat([input_ids, input_ids[:, :1]], dim=1)
+
+    generation.complete(Model(), tokenizer, prompts, 1)
+    assert seen == [[0, 2, 3], [1, 0, 2]]
+
+
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ValueError, match="prompt 2 of 2 is empty"):
         generation.complete(None, None, ["a", ""], 4)

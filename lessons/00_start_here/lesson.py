@@ -22,7 +22,7 @@
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 资料里的小镇是虚构的，什么模型都不可能读过。`ANSWER_FORM` 是前台规定的答话格式，`{}` 处填答案。
+# 资料里的小镇是虚构的，什么模型都不可能读过。`ANSWER_FORM` 是前台规定的答话格式，`{}` 处填答案。想用中文的小镇，把 `LANGUAGE` 改成 `"zh"`，`NOTES`、`QUESTIONS` 换成 `_zh` 的文件，再写一个中文的 `ANSWER_FORM`。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-1.5B-Instruct-bnb-4bit"  # Hub name, folder, or nano/qwen2-town
@@ -63,8 +63,8 @@ DISK_GB = 6
 from helpers import checkup, parameters, report, runtime
 
 parameters.check(globals())
-findings = list(checkup.examine(LANGUAGE))
-report.side_by_side(checkup.as_rows(findings, LANGUAGE))
+findings = list(checkup.examine(runtime.language()))
+report.side_by_side(checkup.as_rows(findings, runtime.language()))
 
 # %%
 runtime.require(vram_gb=VRAM_GB, disk_gb=DISK_GB, folder=OUTPUT_DIR, unsloth=True, models=[MODEL], source=MODEL_SOURCE)
@@ -166,7 +166,7 @@ measured[[*columns, *shown]].style.format(shown).hide()
 # %%
 from helpers import catalog
 
-report.side_by_side(catalog.against_this_machine(LANGUAGE))
+report.side_by_side(catalog.against_this_machine(runtime.language()))
 
 # %% [markdown] lang="en"
 # ## 5 · Find a data set
@@ -353,10 +353,12 @@ config = SFTConfig(
     max_length=MAX_SEQ_LENGTH,
     gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
+    gradient_accumulation_steps=1,  # on a GPU Unsloth's own default is 2
     max_steps=MAX_STEPS,
     warmup_steps=5,
     learning_rate=LEARNING_RATE,
     optim="adamw_8bit",
+    weight_decay=0.0,
     bf16=runtime.dtype() == torch.bfloat16,
     fp16=runtime.dtype() == torch.float16,
     logging_steps=1,

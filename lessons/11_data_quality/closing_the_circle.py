@@ -142,6 +142,7 @@ def train(model, tokenizer, pairs: Sequence[tuple[str, str]], options: argparse.
         dataset_text_field="text",
         max_length=options.max_length,
         per_device_train_batch_size=options.train_batch,
+        gradient_accumulation_steps=1,  # on a GPU Unsloth's own default is 2
         max_steps=options.steps,
         learning_rate=options.learning_rate,
         lr_scheduler_type="linear",

@@ -197,6 +197,7 @@ config = SFTConfig(
     max_length=MAX_SEQ_LENGTH,
     gradient_checkpointing=GRADIENT_CHECKPOINTING,
     per_device_train_batch_size=BATCH_SIZE,
+    gradient_accumulation_steps=1,  # on a GPU Unsloth's own default is 2
     max_steps=MAX_STEPS,
     warmup_steps=5,
     learning_rate=LEARNING_RATE,

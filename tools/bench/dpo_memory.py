@@ -28,6 +28,7 @@ def settings(batch: int, length: int) -> dict[str, Any]:
         "max_length": length,
         "max_steps": STEPS,
         "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": 1,
         "optim": "adamw_8bit",
     }
 

@@ -180,8 +180,8 @@ def _train_unsloth(case: Case, model: Any) -> None:
             model=model, processing_class=tokenizer, train_dataset=Dataset.from_dict({"text": [text] * STEPS * case.batch}),
             args=SFTConfig(
                 output_dir=out, dataset_text_field="text", max_length=case.length, max_steps=STEPS,
-                per_device_train_batch_size=case.batch, optim="adamw_8bit", bf16=True, logging_steps=1,
-                save_strategy="no", report_to="none",
+                per_device_train_batch_size=case.batch, gradient_accumulation_steps=1, optim="adamw_8bit", bf16=True,
+                logging_steps=1, save_strategy="no", report_to="none",
             ),
         )  # fmt: skip
         assert len(trainer.train_dataset[0]["input_ids"]) == case.length

@@ -64,7 +64,8 @@ def answering(server: Server, max_tokens: int, temperature: float) -> Callable[.
                 if chunk.choices and chunk.choices[0].delta.content:
                     text += chunk.choices[0].delta.content
                     yield [*messages, {"role": "assistant", "content": text}]
-        except OpenAIError as error:  # in the column, where who asked will see it
+        # In the column, where who asked will see it; ValueError: broken JSON in the stream, which the client hands on.
+        except (OpenAIError, ValueError) as error:
             yield [*messages, {"role": "assistant", "content": f"{text}\n\n{type(error).__name__}: {error}"}]
 
     return answer

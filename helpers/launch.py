@@ -112,6 +112,20 @@ def export(notebook: str | Path, script: str | Path) -> Path:
     LaunchFailed when the notebook has no such cells or another shape than expected.
     """
     notebook, script = Path(notebook), Path(script)
+    try:
+        text = _script(notebook, script.name)
+        ast.parse(text)  # what was cut out of the cells and put together must be Python still
+    except SyntaxError as error:
+        raise LaunchFailed(
+            f"{notebook}: no script can be made of it: {error.msg} in {(error.text or '').strip()!r}."
+        ) from None
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(text, encoding="utf-8")
+    return script
+
+
+def _script(notebook: Path, name: str) -> str:
+    """The text of `export`'s script."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     tagged: dict[str, list[str]] = {"parameters": [], "train": []}
     for cell in cells:
@@ -130,7 +144,7 @@ def export(notebook: str | Path, script: str | Path) -> Path:
     }
     if missing := [what for what, there in found.items() if not there]:
         raise LaunchFailed(f"{notebook}: no script can be made of it: it should have {missing[0]}.")
-    blocks = [HEAD.format(number=notebook.stem.split("_")[0], name=script.name)]
+    blocks = [HEAD.format(number=notebook.stem.split("_")[0], name=name)]
     body = []
     for source in code:
         if TRAIN in source:
@@ -138,17 +152,31 @@ def export(notebook: str | Path, script: str | Path) -> Path:
         elif "config = " in source:
             body.append(f"{source}\n{AFTER_CONFIG}")
         else:
-            body.append(
-                re.sub(rf"^(.*){re.escape(FORMAT)}.*$", rf"\g<1>{ASKED_FORMAT}{ADDED}", source, flags=re.MULTILINE)
-            )
+            body.append("\n".join(map(_ask_format, source.split("\n"))))
     used = {node.id for node in ast.walk(ast.parse("\n".join([*body, OPTIONS, END]))) if isinstance(node, ast.Name)}
-    parameters = [line for line in tagged["parameters"][0].splitlines() if line.split(" =")[0] in used]
-    blocks.append("\n".join(parameters) + "\n" + OPTIONS)
+    blocks.append(_parameters(tagged["parameters"][0], used) + "\n" + OPTIONS)
     blocks += [kept for source in body if (kept := _without_unused(source, used))]
     blocks.append(END)
-    script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text("\n".join(block.strip("\n") + "\n" for block in blocks), encoding="utf-8")
-    return script
+    return "\n".join(block.strip("\n") + "\n" for block in blocks)
+
+
+def _parameters(source: str, used: set[str]) -> str:
+    """Of the cell tagged `parameters` the lines, one or several for each, of those that are used."""
+    lines, kept = source.split("\n"), set[int]()  # a set: two may share a line
+    for node in ast.parse(source).body:
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+        if names & used:
+            kept |= set(range(node.lineno - 1, node.end_lineno))
+    return "\n".join(lines[number] for number in sorted(kept))
+
+
+def _ask_format(line: str) -> str:
+    """The line, marked, with `DTYPE` where it is set in place of `runtime.dtype()`; a comment on that is left out."""
+    if FORMAT not in line:
+        return line
+    line = re.sub(rf"({re.escape(FORMAT)})\s*#.*", r"\1", line)
+    alone = re.fullmatch(rf"\s*\w+ = {re.escape(FORMAT)}", line)  # else what stands around it would bind closer
+    return line.replace(FORMAT, ASKED_FORMAT if alone else f"({ASKED_FORMAT})") + ADDED
 
 
 def _without_shows(source: str) -> str:
@@ -167,8 +195,8 @@ def _without_unused(source: str, used: set[str]) -> str:
     lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom) and node.lineno == node.end_lineno:
-            names = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
-            lines[node.lineno - 1] = f"from {node.module} import {', '.join(names)}" if names else ""
+            names = [alias for alias in node.names if (alias.asname or alias.name) in used]
+            lines[node.lineno - 1] = ast.unparse(ast.ImportFrom(node.module, names, node.level)) if names else ""
     return "\n".join(lines).strip("\n")
 
 
@@ -371,7 +399,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
         try:
             step = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
             whole = _is_whole(path)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):  # TypeError: JSON, but no object
             whole = False
         if not whole:
             print(f"{path} was not finished: passed over", flush=True)
@@ -407,7 +435,8 @@ def _refuse_programs(checkpoint: Path) -> None:
             with safe_globals():
                 torch.load(file, map_location="cpu", weights_only=True, mmap=whole)  # the numbers stay on the disk
         except Exception as error:  # of a file cut short, one of several; of a pickle of old, always this one
-            if whole or type(error).__name__ == "UnpicklingError":
+            short = file.stat().st_size < 4  # too short to be known as a zip, and for a program, too
+            if whole or (type(error).__name__ == "UnpicklingError" and not short):
                 refuse("no data", file)
 
 

@@ -20,6 +20,7 @@ import yaml
 from datasets import Dataset
 
 from helpers import data, environments, guard, hub, report, runtime, serve
+from helpers.data.conversations import TURN_COLUMNS
 from helpers.data.rows import DataError, skipped, text_field
 from helpers.environments import Environment
 
@@ -149,7 +150,8 @@ def first_rows(source: str, folder: str | Path, limit: int | None = None) -> str
         raise DataError(told) from None
     hub.say_commit(repository, whole, f":{path}")
     Path(folder).mkdir(parents=True, exist_ok=True)
-    part = Path(folder, f"{Path(path).parent.name}_{Path(path).stem}.jsonl")
+    # The whole name: another data set's file, or another revision's, may well be called the same.
+    part = Path(folder, re.sub(r"[^\w.@-]+", "--", f"{repository}/{Path(path).with_suffix('')}") + ".jsonl")
     with open(whole, encoding="utf-8") as lines, part.open("w", encoding="utf-8") as out:
         out.writelines(itertools.islice(lines, limit))
     return str(part)
@@ -166,7 +168,7 @@ def load_texts(source: str) -> list[str]:
 
 def load_instructions(source: str) -> Dataset:
     """Alpaca columns of a JSON file that has them, or that holds conversations (as ShareGPT's) of one turn or more."""
-    first = data.read_json_rows(source)[0]
+    first = data.read_json_rows(source, listed=TURN_COLUMNS[-1])[0]  # as load_conversations reads bare lists
     return data.load_alpaca(source) if "instruction" in first else data.to_alpaca(data.load_conversations(source))
 
 
@@ -182,13 +184,17 @@ def precision() -> str:
 def write(path: str | Path, *texts: str) -> Path:
     """Write the parts of a stage's YAML into one file; returns its path.
 
-    Raises ValueError when they are no mapping of keys to values, or name a key twice: the last one would win silently.
+    Raises ValueError when they are no YAML or no mapping of keys to values, or name a key twice: the last one would win
+    silently.
     """
     path, text = Path(path).resolve(), "\n".join(part.strip() for part in texts) + "\n"
     keys = re.findall(r"(?m)^(\w+):", text)
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ValueError(f"{path.name}: {', '.join(twice)} stands twice. Keep one line of it.")
-    parsed = yaml.safe_load(text)
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name}: is no YAML. A value with a colon in it wants quotes. {error}") from None
     if not (isinstance(parsed, dict) and parsed):
         raise ValueError(f"{path.name}: is no list of `key: value` lines.")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def ask(openai: OpenAI, model: str, question: str, max_tokens: int) -> Answer:
                 pieces.append(chunk.choices[0].delta.content)
             if chunk.usage:
                 tokens = chunk.usage.completion_tokens
-    except OpenAIError as error:
+    except (OpenAIError, ValueError) as error:  # ValueError: broken JSON in the stream, which the client hands on
         return Answer("".join(pieces), tokens, first, error=f"{type(error).__name__}: {error}")
     return Answer("".join(pieces), tokens, first, time.perf_counter() - began)
 

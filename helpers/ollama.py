@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError as Refused
+
 from helpers.generation import end_tokens
 from helpers.runtime import Stop
 
@@ -101,8 +103,12 @@ class ChatPieces:
 
 
 def written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], **options: Any) -> str:
-    """A conversation as the tokenizer's chat template writes it."""
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+    """A conversation as the tokenizer's chat template writes it; TemplateError when the template refuses it."""
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+    except Refused as error:  # Gemma's has no place for a system message and says so by an error of its own
+        roles = ", ".join(message["role"] for message in messages)
+        raise TemplateError(f"the chat template refuses a conversation of {roles}: {error}") from None
 
 
 def template(pieces: ChatPieces) -> str:

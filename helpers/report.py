@@ -193,7 +193,7 @@ def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
     """A contact sheet of picture files, upright, each under its file name."""
     from PIL import Image
 
-    from helpers.pictures import upright
+    from helpers.pictures import FORMATS, upright
 
     rows = -(-len(paths) // columns)
     figure = Figure(figsize=(2.6 * columns, 1.8 * rows), layout="constrained")
@@ -201,7 +201,7 @@ def pictures(paths: Sequence[str | Path], columns: int = 4) -> Figure:
     for axes in grid:
         axes.axis("off")
     for axes, path in zip(grid, paths):
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             axes.imshow(upright(picture))
         axes.set_title(Path(path).name, fontsize=8)
     return figure
@@ -270,9 +270,10 @@ def load_plot(runs: Mapping[str, pd.DataFrame]) -> Figure:
     }
     panels |= {"seconds to the first token": ["first token p50"]}
     for (title, columns), axes in zip(panels.items(), figure.subplots(1, len(panels))):
-        for (name, run), color in zip(runs.items(), ("tab:blue", "tab:orange", "tab:green", "tab:red")):
+        for number, (name, run) in enumerate(runs.items()):
             for column, style in zip(columns, ("o-", "o:")):
-                axes.plot(run.index, run[column], style, color=color, label=name if style == "o-" else None)
+                label = name if style == "o-" else None
+                axes.plot(run.index, run[column], style, color=f"C{number}", label=label)  # begins again after ten
         axes.set_xscale("log", base=2)
         axes.set(xlabel="requests at once", title=title, ylim=(0, None), xticks=list(run.index))
         axes.xaxis.set_major_formatter("{x:g}")

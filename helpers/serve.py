@@ -26,6 +26,17 @@ from typing import Any, Self
 import httpx
 
 from helpers import guard, runtime
+from helpers.runtime import Words, say
+
+WORDS: Words = {
+    "en": {
+        "no key asked": "{engine} asks nobody for the key: whoever works on this machine may ask this server. It listens "
+        "on 127.0.0.1 alone, so nobody else can reach it.",
+    },
+    "zh": {
+        "no key asked": "{engine} 不检查密钥：这台机器上谁都可以向它提问。它只监听 127.0.0.1，别的机器连不上。",
+    },
+}
 
 ENGINES = ("vllm", "transformers")
 INSTALL = (
@@ -89,6 +100,8 @@ class Server:
             raise
         self.seconds = time.perf_counter() - began
         print(f"{Path(self.model).name}: {Path(engine).name} answers at {self.base_url} after {self.seconds:.0f} s")
+        if api_key and engine == "transformers":  # `transformers serve` knows no key
+            print(say(WORDS, "no key asked", engine=engine))
 
     def _wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -108,8 +121,11 @@ class Server:
 
     def tail(self, lines: int = 25) -> str:
         """The last lines of the server's log, without the key."""
-        text = self._without_key(self.log.read_text(encoding="utf-8", errors="replace"))
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(self._without_key(self._said()).splitlines()[-lines:])
+
+    def _said(self) -> str:
+        """What the log holds; nothing when somebody has deleted it."""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
 
     def _without_key(self, text: str) -> str:
         """What is written into the log is up to a program of others, which may well tell its environment."""
@@ -127,7 +143,7 @@ class Server:
         guard.stop(self._guard)
         self._guard = None
         _running.discard(self)
-        said = self.log.read_text(encoding="utf-8", errors="replace")
+        said = self._said()
         if (clean := self._without_key(said)) != said:
             self.log.write_text(clean, encoding="utf-8")
 
@@ -139,10 +155,19 @@ class Server:
 
 
 def stop_all() -> list[str]:
-    """Stop every server that this Python has started; returns their addresses."""
+    """Stop every server that this Python has started; returns their addresses.
+
+    What goes wrong with one (its log cannot be written, say) is raised when all have been stopped.
+    """
     stopped = [server.url for server in list(_running) if server.alive]
+    faults = []
     for server in list(_running):
-        server.stop()
+        try:
+            server.stop()
+        except Exception as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
     return stopped
 
 

@@ -114,7 +114,7 @@ GPUS = {"T4": 14.7, "RTX 4090": 23.6, "A100 80GB": 79.3, "H200": 139.8}
 def read_shape(model: str | Path | Mapping[str, Any] | Shape) -> Shape:
     """The shape of a model: a name in `SHAPES`, a folder or file with a `config.json`, or its content.
 
-    Raises `ShapeError` for an unknown name and for a config without a number that is needed.
+    Raises `ShapeError` for an unknown name, a file that cannot be read, and a config without a number that is needed.
     """
     if isinstance(model, Shape):
         return model
@@ -125,8 +125,14 @@ def read_shape(model: str | Path | Mapping[str, Any] | Shape) -> Shape:
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise ShapeError(f"{model}: neither a config.json nor one of {', '.join(SHAPES)}.")
-        model = json.loads(path.read_text(encoding="utf-8"))
-    config = model.get("text_config") or model  # a vision model keeps the language model's numbers apart
+        try:
+            model = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # not JSON, or not even UTF-8
+            raise ShapeError(f"{path}: cannot be read as JSON ({error}). Download or save it again.") from None
+    # A vision model keeps the language model's numbers apart.
+    config = (model.get("text_config") or model) if isinstance(model, Mapping) else model
+    if not isinstance(config, Mapping):
+        raise ShapeError(f"the config is a {type(config).__name__}, not an object with named numbers.")
     names = {
         "hidden": "hidden_size",
         "intermediate": "intermediate_size",

@@ -5,7 +5,7 @@ import pytest
 from helpers import serve
 from helpers.chat_page import answering, chat_page, plain
 from tests.browser import Browser
-from tests.test_serve import vllm  # noqa: F401, a fixture
+from tests.test_serve import break_the_stream, vllm  # noqa: F401, a fixture
 
 PAGE_TEXT = "document.body.innerText"
 
@@ -45,6 +45,13 @@ def test_the_history_is_sent_along(vllm):  # noqa: F811
         )
     assert [turn["content"] for turn in steps[-1]] == ["once", "again", "m heard again"]
     assert len(steps) > 3, "it grows as it is written"
+
+
+def test_an_answer_that_breaks_off_is_told_in_its_column(vllm):  # noqa: F811
+    break_the_stream(vllm)
+    with serve.Server("m", vllm) as server:
+        *_, last = answering(server, 9, 0.0)("a broken one", [])
+    assert last[-1]["content"].startswith("m heard a broken one\n\nJSONDecodeError: ")
 
 
 @pytest.mark.parametrize("content", ["text", [{"type": "text", "text": "te"}, {"text": "xt"}], ["te", "xt"]])

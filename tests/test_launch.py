@@ -88,6 +88,55 @@ def test_a_notebook_of_another_shape_is_refused_by_name(cells, missing, tmp_path
     assert not (tmp_path / "train.py").exists()
 
 
+PARAMETERS = "OUTPUT_DIR = 'out'\nBATCH_SIZE = 2\nGRADIENT_ACCUMULATION = 4\n"
+
+
+def exported(folder: Path, parameters: str, *train: str) -> str:
+    """The script of a notebook with these parameters besides the usual ones, and these cells tagged train."""
+    cells = [("parameters", PARAMETERS + parameters), *(("train", source) for source in train)]
+    cells.append(("train", "config = SFTConfig(output_dir=OUTPUT_DIR)"))
+    cells.append(("train", "trainer = SFTTrainer(config, model)\ntrainer.train()"))
+    path = folder / "01_other.ipynb"
+    path.write_text(json.dumps({"cells": [{"metadata": {"tags": [tag]}, "source": text} for tag, text in cells]}))
+    return launch.export(path, folder / "train.py").read_text("utf-8")
+
+
+def test_a_parameter_of_several_lines_is_taken_whole(tmp_path):
+    targets = 'TARGETS = [  # which\n    "q_proj",\n]\n'
+    typed = "RANK: int = 8\nALPHA = 16; SHOWN = 3\nUNUSED = [\n    1,\n]\n"
+    text = exported(tmp_path, targets + typed, "model = lora(TARGETS, RANK, ALPHA, SHOWN)")
+    assert targets + "RANK: int = 8\nALPHA = 16; SHOWN = 3\n" in text and "UNUSED" not in text
+    assert compile(text, "train.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("line", "becomes"),
+    [
+        ("model = load(dtype=runtime.dtype(), r=4)", "model = load(dtype=({}), r=4)  # +"),
+        (
+            "model = load(\n    dtype=runtime.dtype(),  # why\n    r=4)",
+            "model = load(\n    dtype=({}),  # why  # +\n    r=4)",
+        ),
+        ("dtype = runtime.dtype()  # why", "dtype = {}  # +"),
+        ("half = runtime.dtype() != torch.float32", "half = ({}) != torch.float32  # +"),
+    ],
+)
+def test_the_asked_number_format_takes_the_place_of_the_call_alone(line, becomes, tmp_path):
+    assert becomes.format(launch.ASKED_FORMAT) in exported(tmp_path, "", line)
+
+
+def test_an_import_keeps_its_other_name(tmp_path):
+    text = exported(tmp_path, "", "from torch import nn as N, optim\nmodel = N.Linear(1, 1)")
+    assert "from torch import nn as N\nmodel" in text
+
+
+@pytest.mark.parametrize("cell", ["%pip install x", "model = load(\\\n    runtime.dtype() \\\n)"])
+def test_a_script_that_is_not_python_is_not_written(cell, tmp_path):
+    with pytest.raises(launch.LaunchFailed, match="01_other.ipynb: no script can be made of it: "):
+        exported(tmp_path, "", cell)
+    assert not (tmp_path / "train.py").exists()
+
+
 def test_options_set_parameters_in_their_own_kind(monkeypatch):
     names = {"MAX_STEPS": 60, "LEARNING_RATE": 2e-4, "PACKING": True, "MODEL": "a", "lower": 1, "FOLDER": Path()}
     monkeypatch.setattr(sys, "argv", ["train.py", "--max-steps", "7", "--learning-rate", "1", "--packing", "False"])
@@ -143,6 +192,13 @@ def test_the_newest_finished_checkpoint_is_gone_on_from(tmp_path, capsys):
     (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_st')
     assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     assert "checkpoint-10 was not finished" in capsys.readouterr().out
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text("[]")
+    assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_step": 10}')
+    whole = (tmp_path / "checkpoint-10" / "optimizer.pt").read_bytes()
+    for left in (0, 1, 2, 3, 4, 100, len(whole) // 2):
+        (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(whole[:left])
+        assert launch.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5"), f"cut to {left} bytes"
 
 
 def test_one_host_meets_itself_and_several_meet_at_the_endpoint():

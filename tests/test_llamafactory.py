@@ -232,7 +232,14 @@ def test_yaml_is_written_as_given(tmp_path: Path) -> None:
     assert "### 1" in file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("parts", "fault"), [(("a: 1", "a: 2"), "a stands twice"), (("just words",), "no list")])
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        (("a: 1", "a: 2"), "a stands twice"),
+        (("just words",), "no list"),
+        (("model_name_or_path: a: b",), r"a\.yaml: is no YAML.*quotes"),
+    ],
+)
 def test_yaml_that_cannot_be_meant_is_refused(parts: tuple[str, ...], fault: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=fault):
         llamafactory.write(tmp_path / "a.yaml", *parts)
@@ -253,6 +260,24 @@ def test_first_rows_of_a_file_on_the_hub(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked == [("owner/set", "pretrain/train.json", "dataset")]
     assert llamafactory.load_texts(part) == ["0", "1", "2"]
     assert llamafactory.first_rows(str(whole), tmp_path / "data", 3) == str(whole)
+
+
+def test_files_of_one_name_do_not_take_one_anothers_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, path: str, repo_type: str, revision: str = "main") -> str:
+        whole = tmp_path / "whole.json"
+        whole.write_text(json.dumps({"text": f"{name} {path} {revision}"}), encoding="utf-8")
+        return str(whole)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    sources = ["o/one:data/train.json", "o/two:data/train.json", "o/one:b/data/train.json", "o/one@v1:data/train.json"]
+    parts = [llamafactory.first_rows(source, tmp_path / "data") for source in sources]
+    assert [llamafactory.load_texts(part) for part in parts] == [
+        ["o/one data/train.json main"],
+        ["o/two data/train.json main"],
+        ["o/one b/data/train.json main"],
+        ["o/one data/train.json v1"],
+    ]
+    assert {Path(part).parent for part in parts} == {tmp_path / "data"}
 
 
 def test_a_file_that_the_hub_does_not_give_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +304,10 @@ def test_instructions_in_either_form(tmp_path: Path) -> None:
     alpaca.write_text('[{"instruction": "q", "input": "", "output": "a"}]', encoding="utf-8")
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
     talk.write_text(json.dumps([{"conversations": turns}]), encoding="utf-8")
-    assert llamafactory.load_instructions(str(alpaca)).to_list() == llamafactory.load_instructions(str(talk)).to_list()
+    rows = llamafactory.load_instructions(str(alpaca)).to_list()
+    assert rows == llamafactory.load_instructions(str(talk)).to_list()
+    talk.write_text(json.dumps([turns]), encoding="utf-8")  # bare lists
+    assert rows == llamafactory.load_instructions(str(talk)).to_list()
 
 
 def yaml_keys() -> set[str]:

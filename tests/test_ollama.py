@@ -38,6 +38,11 @@ LLAMA2 = (
     "{% if loop.index0 == 1 %}{{ messages[0]['content'] }} | {% endif %}{{ m['content'] }}[/INST]"
     "{% elif m['role'] == 'assistant' %}{{ m['content'] }}</s>{% endif %}{% endfor %}"
 )
+# As Gemma's: a system message is refused by an error of the template's own.
+GEMMA = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + m['role'] + '\\n' + m['content'] + '<end_of_turn>\\n' }}{% endfor %}"
+)
 FAMILIES = {
     "qwen2": (QWEN2, None, "<|im_end|>", ["<|im_start|>"]),
     "llama3": (LLAMA3, "<|begin_of_text|>", "<|eot_id|>", ["<|start_header_id|>", "<|end_header_id|>"]),
@@ -107,6 +112,7 @@ def test_pieces_by_name() -> None:
             LLAMA2,
             "system message into the question",
         ),
+        (GEMMA, "refuses a conversation of system, user: System role not supported"),
         ("{% for m in messages %}{{ loop.index }}:{{ m['content'] }};{% endfor %}", "otherwise"),
         ("{{ messages[0]['content'] }}", "drops or changes a message"),
         ("{% for m in messages %}{{ m['role'] + m['content'] | lower }}{% endfor %}", "drops or changes a message"),

@@ -164,15 +164,33 @@ def test_budget_plot_joins_one_budget_turned_up_and_marks_every_kind():
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {run["kind"] for run in runs}
 
 
-def test_load_plot_draws_a_line_for_each_run():
-    def run(*speeds):
-        names = ["tokens/s", "latency p50", "latency p95", "first token p50"]
-        return pd.DataFrame({name: speeds for name in names}, index=[1, 2, 8])
+def load_run(*speeds):
+    names = ["tokens/s", "latency p50", "latency p95", "first token p50"]
+    return pd.DataFrame({name: speeds for name in names}, index=[1, 2, 8])
 
-    figure = report.load_plot({"4 bits": run(1, 2, 3), "16 bits": run(4, 5, 6)})
+
+def test_load_plot_draws_a_line_for_each_run():
+    figure = report.load_plot({"4 bits": load_run(1, 2, 3), "16 bits": load_run(4, 5, 6)})
     speed, latency, first = figure.axes
     assert [list(line.get_ydata()) for line in speed.lines] == [[1, 2, 3], [4, 5, 6]]
     assert [len(axes.lines) for axes in figure.axes] == [2, 4, 2]
     assert list(latency.lines[0].get_xdata()) == [1, 2, 8]
     assert [text.get_text() for text in first.get_legend().get_texts()] == ["4 bits", "16 bits"]
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_load_plot_leaves_no_run_out():
+    names = [f"run {number}" for number in range(6)]
+    speed, _, first = report.load_plot({name: load_run(1, 2, 3) for name in names}).axes
+    assert len({line.get_color() for line in speed.lines}) == 6
+    assert [text.get_text() for text in first.get_legend().get_texts()] == names
+
+
+def test_pictures_opens_no_other_formats_than_the_loader(tmp_path):
+    from PIL import Image, UnidentifiedImageError
+
+    for name in ("a.png", "a.ppm"):  # Pillow knows PPM; FORMATS says why it may not be used
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert report.pictures([tmp_path / "a.png"]).axes[0].get_title() == "a.png"
+    with pytest.raises(UnidentifiedImageError):
+        report.pictures([tmp_path / "a.ppm"])

@@ -34,6 +34,15 @@ def vllm(tmp_path, monkeypatch):
     serve.stop_all()
 
 
+def break_the_stream(program):
+    """Have the stand-in end its answer to a question with "broken" in it by half an event."""
+    text = Path(program).read_text(encoding="utf-8")
+    broken = '        if "broken" in said:\n            return self.wfile.write(b\'data: {"choices": [{\\n\\n\')\n'
+    before = '        self.event({"choices": [], "usage": usage})\n'
+    assert before in text
+    Path(program).write_text(text.replace(before, broken + before), encoding="utf-8")
+
+
 def facts(server):
     """What the stand-in said of itself: pid, worker, argv, env."""
     return json.loads(server.log.read_text(encoding="utf-8").splitlines()[0])
@@ -75,6 +84,26 @@ def test_a_server_answers_and_stops_with_all_that_it_started(vllm):
     assert serve.refused(server.url) and not server.alive
     server.stop()
     assert serve.stop_all() == []
+
+
+def test_a_server_whose_log_is_gone_stops_all_the_same(vllm):
+    servers = [serve.Server("one", vllm), serve.Server("two", vllm)]
+    for server in servers:
+        server.log.unlink()
+    assert servers[0].tail() == ""
+    assert len(serve.stop_all()) == 2
+    assert all(serve.refused(server.url) for server in servers)
+
+
+def test_what_goes_wrong_with_one_server_leaves_no_other_running(vllm, monkeypatch):
+    def full(self, text):
+        raise OSError(28, "No space left on device")
+
+    servers = [serve.Server("one", vllm), serve.Server("two", vllm)]
+    monkeypatch.setattr(serve.Server, "_without_key", full)
+    with pytest.raises(OSError, match="No space"):
+        serve.stop_all()
+    assert all(serve.refused(server.url) for server in servers)
 
 
 def test_what_will_not_end_is_made_to():
@@ -214,6 +243,18 @@ def test_the_key_is_asked_for_and_stands_in_no_command_line(vllm):
             stranger.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}])
 
 
+@pytest.mark.parametrize(("language", "says"), [("en", "transformers asks nobody for the key"), ("zh", "不检查密钥")])
+def test_an_engine_that_asks_nobody_for_the_key_is_told(vllm, monkeypatch, capsys, language, says):
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    line = serve.command
+    monkeypatch.setattr(serve, "command", lambda engine, *given: line(vllm, *given))  # the stand-in, in its place
+    for engine, key, told in (("transformers", "s3cret", True), ("transformers", None, False), (vllm, "s3cret", False)):
+        with serve.Server("m", engine, api_key=key):
+            said = capsys.readouterr().out
+        assert (says in said) is told and ("127.0.0.1 alone" in said or "只监听 127.0.0.1" in said) is told
+        assert "s3cret" not in said and len(said.splitlines()) == 1 + told
+
+
 def test_it_listens_on_this_machine_alone(vllm):
     with serve.Server("m", vllm) as server:
         listening = [c.laddr.ip for c in psutil.Process(facts(server)["pid"]).net_connections() if c.status == "LISTEN"]
@@ -283,6 +324,14 @@ def test_a_failed_request_is_counted_and_shown(vllm, capsys):
         table = load.measure(server, ["good", "bad one", "good too"], [2], max_tokens=9)
     assert table["answered"].tolist() == [2] and table["failed"].tolist() == [1]
     assert "1 of 3 requests failed, the first with BadRequestError" in capsys.readouterr().out
+
+
+def test_an_answer_that_breaks_off_is_counted_and_ends_nothing(vllm, capsys):
+    break_the_stream(vllm)
+    with serve.Server("m", vllm) as server:
+        table = load.measure(server, ["good", "broken", "good too"], [2], max_tokens=9)
+    assert table["answered"].tolist() == [2] and table["failed"].tolist() == [1]
+    assert "1 of 3 requests failed, the first with JSONDecodeError" in capsys.readouterr().out
 
 
 def test_figures():

@@ -118,11 +118,25 @@ def test_a_config_gives_the_shape(tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "says"),
-    [("Qwen9", "neither a config.json nor one of Qwen2.5-0.5B"), ({"hidden_size": 8}, "no intermediate_size")],
+    [
+        ("Qwen9", "neither a config.json nor one of Qwen2.5-0.5B"),
+        ({"hidden_size": 8}, "no intermediate_size"),
+        ({"text_config": [8]}, "is a list, not an object"),
+    ],
 )
 def test_an_unknown_shape_is_refused(model, says):
     with pytest.raises(vram.ShapeError, match=says):
         vram.read_shape(model)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b'{"hidden_size": 35', "cannot be read as JSON"), (b"\xff", "cannot be read as JSON"), (b"[]", "is a list")],
+)
+def test_a_broken_config_is_refused(content, says, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(vram.ShapeError, match=says):
+        vram.read_shape(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,12 @@ def _replace_folder(new: Path, old: Path) -> None:
     aside = new.with_name("old")
     if old.exists():
         old.rename(aside)
-    new.rename(old)
+    try:
+        new.rename(old)
+    except BaseException:  # an interrupt, too
+        if aside.exists():
+            aside.rename(old)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -373,6 +378,7 @@ def upload(folder: Path, repository: str, token: str, private: bool = True) -> s
             return str(address)
     except Exception as error:  # the client's own, httpx's and OS errors alike
         known = str(error).replace(token, "***").strip() if isinstance(error, (OSError, ValueError)) else ""
+        known = runtime.without_login(known)  # a mirror's
         reason = known.splitlines()[0] if known else type(error).__name__  # httpx writes whole headers into some texts
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise UploadFailed(
@@ -399,7 +405,7 @@ def load_16bit(name: str, source: str = "huggingface") -> tuple[PreTrainedModel,
     except ValueError:  # how PEFT says that this is no adapter
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), tokenizer, folder
     in_4bit = hub.split_revision(hub.hub_name(trained_on))[0]
-    in_16bit = in_4bit.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+    in_16bit = re.sub(r"(-unsloth)?-bnb-4bit$", "", in_4bit)
     base = hub.resolve_model(trained_on if in_16bit == in_4bit else in_16bit, source)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), folder)
     return model.merge_and_unload(), tokenizer, base

@@ -47,8 +47,8 @@ def _check(answers: Sequence[str], references: Sequence[str]) -> None:
 
 
 def mentions(text: str, value: str) -> bool:
-    """Whether `value` stands in the text as a word or number of its own: 7 is in "at 7.", not in "76" or "7:30"."""
-    return re.search(rf"(?<![0-9A-Za-z:]){re.escape(value)}(?![0-9A-Za-z]|:[0-9])", text) is not None
+    """Whether `value` stands in the text as a word or number of its own: 7 is in "at 7.", not in "76", "3.7" or "7:30"."""
+    return re.search(rf"(?<![0-9A-Za-z:])(?<![0-9][.,]){re.escape(value)}(?![0-9A-Za-z]|[:.,][0-9])", text) is not None
 
 
 def in_form(text: str, form: str) -> bool:

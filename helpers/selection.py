@@ -338,14 +338,18 @@ def plant_faults(
 
     "other answer": the answers of these rows change places; "cut off": the answer ends after its first third;
     "says nothing": the answer is `nothing`; "copy": the row becomes one of the sound rows with a word put before it.
-    A share of 0 changes nothing. Raises ValueError for a share outside 0 to 0.9.
+    A share of 0 changes nothing. Raises ValueError for a share outside 0 to 0.9, and for fewer than two rows a fault.
     """
     if not 0 <= share <= 0.9:
         raise ValueError(f"share={share}: choose 0 to 0.9; some rows must stay sound.")
+    each = min(round(share * len(questions) / len(FAULTS)), (len(questions) - 1) // len(FAULTS))
+    if share and each < 2:  # a single answer can change places with none
+        raise ValueError(
+            f"share={share} of {len(questions)} rows is {each} a fault: give more rows, or a larger share."
+        )
     questions, answers, faults = list(questions), list(answers), [""] * len(questions)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(questions))
-    each = round(share * len(questions) / len(FAULTS))
     other, cut, empty, copy = (order[i * each : (i + 1) * each].tolist() for i in range(len(FAULTS)))
     sound = order[len(FAULTS) * each :].tolist()
     for row, giver in zip(other, [answers[i] for i in np.roll(other, 1)] if other else [], strict=True):

@@ -166,6 +166,23 @@ def test_a_second_run_replaces_the_first(tmp_path) -> None:
     assert (tmp_path / "lora").stat().st_mode & 0o055 == 0o055  # others may read it, as any folder
 
 
+def test_an_interrupt_while_one_folder_takes_anothers_place_leaves_the_older(tmp_path, monkeypatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "first").touch()
+    rename, renamed = Path.rename, []
+
+    def once_more(path, goal):
+        renamed.append(path)
+        if len(renamed) == 2:
+            raise KeyboardInterrupt
+        return rename(path, goal)
+
+    monkeypatch.setattr(Path, "rename", once_more)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as folder:
+        (folder / "second").touch()
+    assert files(tmp_path) == {"a/first": b""}
+
+
 def test_common_start() -> None:
     assert export.common_start([1, 2, 3], [1, 2, 4]) == 2
     assert export.common_start([1, 2], [1, 2, 4]) == export.common_start([1, 2, 4], [1, 2]) == 2
@@ -370,7 +387,15 @@ def test_an_adapter_is_merged_into_its_16_bit_base(tmp_path) -> None:
     assert itself == base
 
 
-def test_the_base_of_an_adapter_trained_in_4_bits_is_the_16_bit_model(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("trained_on", "base"),
+    [
+        ("unsloth/Qwen2.5-7B-Instruct-unsloth-bnb-4bit", "unsloth/Qwen2.5-7B-Instruct"),
+        ("unsloth/Qwen2.5-7B-Instruct-bnb-4bit", "unsloth/Qwen2.5-7B-Instruct"),
+        ("me/model-unsloth", "me/model-unsloth"),
+    ],
+)
+def test_the_base_of_an_adapter_trained_in_4_bits_is_the_16_bit_model(monkeypatch, trained_on, base) -> None:
     import peft
 
     from helpers import hub
@@ -380,11 +405,11 @@ def test_the_base_of_an_adapter_trained_in_4_bits_is_the_16_bit_model(tmp_path, 
     monkeypatch.setattr(
         peft.PeftConfig,
         "from_pretrained",
-        lambda folder: SimpleNamespace(base_model_name_or_path="unsloth/Qwen2.5-7B-Instruct-unsloth-bnb-4bit"),
+        lambda folder: SimpleNamespace(base_model_name_or_path=trained_on),
     )
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda folder: None)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda folder, dtype: None)
     merged = SimpleNamespace(merge_and_unload=lambda: "merged")
     monkeypatch.setattr(peft.PeftModel, "from_pretrained", lambda model, folder: merged)
-    assert export.load_16bit("adapter") == ("merged", None, "unsloth/Qwen2.5-7B-Instruct")
-    assert asked == ["adapter", "unsloth/Qwen2.5-7B-Instruct"]
+    assert export.load_16bit("adapter") == ("merged", None, base)
+    assert asked == ["adapter", base]

@@ -209,6 +209,9 @@ def test_no_faults_without_a_share_and_never_all() -> None:
     assert (asked, told, faults) == (["问"] * 5, ["答"] * 5, [""] * 5)
     with pytest.raises(ValueError, match="share"):
         S.plant_faults(["问"], ["答"], share=1.0)
+    with pytest.raises(ValueError, match="5 rows is 1 a fault: give more rows"):
+        S.plant_faults(["问"] * 5, ["答"] * 5, share=0.8)
+    assert S.plant_faults([*"零一二三四五六七八九十冬"], [*"abcdefghijkl"], share=0.9)[2].count("") == 4
 
 
 @pytest.mark.notebook

@@ -185,7 +185,7 @@ def test_the_readings_on_memory_say_what_was_measured():
     plain = added["TRL, as tutorials do, without cuDNN's attention"]
     assert round(plain - rows["TRL, as tutorials do, without cuDNN's attention"]["peak_gib"] + alone, 1) == 0.2
     assert (round(0.4 / plain, 1), round(added["course, packed"], 1)) == (0.4, 1.5)
-    most, whole = added[trl["name"]], added["course, packed, varlen, 8 x 1"]
+    most, whole = added[trl["name"]], added["course, packed, 8 x 1"]
     assert round(whole / most, 1) == 0.5
     assert_told("01_alpaca_sft", [f"{figure:.2f}" for figure in [*told, plain]] + [f"{whole:.1f} GiB", f"{most:.1f}"])
 
@@ -272,6 +272,7 @@ def test_the_readings_on_pictures_say_what_was_measured():
     told = [f"{figure:.2f}" for figure in (*busy, steps["course, 8 x 1"], steps[tutorial["name"]])]
     told.append(f"{steps[tutorial['name']] / busy[0]:.1f}")
     assert round(1000 * steps[tutorial["name"]] / free["gpu_ms"]) == 18
+    assert [round(tutorial["gpu_ms"] / row["gpu_ms"], 1) for row in (whole, free)] == [2.1, 3.2]
     told += [f"{row['copies_ms'] + row['other_ms']:.0f}" for row in (tutorial, whole)]
     drawn = next((ROOT / "data_samples" / "odometer" / "pictures").glob("*.png"))
     width, height = (pixels // 28 for pixels in sft_vision.picture(str(drawn)).size)

@@ -260,12 +260,12 @@ print(cost)
 # %% [markdown] lang="en"
 # ### The curve, beside a published one
 #
-# The published run: the same settings without packing, 60 steps on an RTX 4090 in 1 min 29 s. Yours sees other rows in another order, and packed rows hold several examples, so compare the shape, not the digits: a fall in the first ten steps, then a slow, noisy descent.
+# The published run: eight rows a step as well, but not packed, 60 steps on an RTX 4090 in 1 min 29 s. Yours sees other rows in another order, and packed rows hold several examples, so compare the shape, not the digits: a fall in the first ten steps, then a slow, noisy descent.
 
 # %% [markdown] lang="zh"
 # ### 损失曲线，和公开的那次放在一起
 #
-# 公开教程那次：同样的设置、不打包，RTX 4090 上 60 步用了 1 分 29 秒。你这次的样本和顺序都不同，打包后一行里还不止一条，所以比形状，别比数字：前十步明显下降，之后带着抖动慢慢往下走。
+# 公开教程那次：每步同样 8 行，但不打包，RTX 4090 上 60 步用了 1 分 29 秒。你这次的样本和顺序都不同，打包后一行里还不止一条，所以比形状，别比数字：前十步明显下降，之后带着抖动慢慢往下走。
 
 # %%
 PUBLISHED = [

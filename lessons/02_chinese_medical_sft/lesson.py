@@ -21,7 +21,7 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# `DATASET` is a folder that holds a folder for each department. The real one is public (MIT licence, about 400 MB); fetch it once, in a terminal or in a cell of your own:
+# `DATASET` is a folder that holds a folder for each department. The real one is public (MIT licence, about 400 MB); fetch it once, in a cell of your own below the set-up cell, with `!` before it, or in a terminal, in the course's folder:
 #
 # ```
 # git clone --depth 1 https://github.com/Toyhom/Chinese-medical-dialogue-data
@@ -32,7 +32,7 @@
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# `DATASET` 是一个文件夹，里面每个科室一个子文件夹。真实数据是公开的（MIT 许可，约 400 MB），在终端或者另开一格里拉一次就行：
+# `DATASET` 是一个文件夹，里面每个科室一个子文件夹。真实数据是公开的（MIT 许可，约 400 MB），在设置那格下面另开一格、命令前加 `!`，或者在终端里先进入课程的文件夹，拉一次就行：
 #
 # ```
 # git clone --depth 1 https://github.com/Toyhom/Chinese-medical-dialogue-data

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# Until now you showed a model what to write. Here nobody does. The model answers each question eight times; five short functions give points; what scored better than its siblings becomes likelier. That is GRPO, the method behind DeepSeek-R1: reasoning learned without a single line of reasoning data.
+# Until now you showed a model what to write. Here nobody does. The model answers each question eight times; five short functions give points; what scored better than its siblings becomes likelier. That is GRPO, the method behind DeepSeek-R1. Its forerunner R1-Zero learned to reason by it without a single line of reasoning data.
 #
 # **For** those who have done lesson 01; no reinforcement learning needed.
 # **At the end you have** reward functions that you have tried to cheat, the advantage of a group worked out by hand and found equal to the trainer's, a curve for every reward, and the accuracy on held-out problems before and after.
@@ -7,7 +7,7 @@
 # The steps, the same in every lesson: parameters → machine → data → load → before → LoRA → train → after → save.
 
 # %% [markdown] lang="zh"
-# 前几课都是把标准答案摆给模型看，这一课不摆了。每道题让模型自己答八遍，用五个小函数打分，比同组兄弟答得好的，以后就多答一点。这就是 GRPO，DeepSeek-R1 用的方法：一行推理数据都没有，照样学会推理。
+# 前几课都是把标准答案摆给模型看，这一课不摆了。每道题让模型自己答八遍，用五个小函数打分，比同组兄弟答得好的，以后就多答一点。这就是 GRPO，DeepSeek-R1 用的方法；它的前身 R1-Zero 一行推理数据都没用，照样学会了推理。
 #
 # **适合谁**：学过第 01 课就行，不需要强化学习基础。
 # **学完你会得到**：五个奖励函数，有没有空子可钻，你亲手试过；一组回答的优势，先手算，再和训练器算的对上；每个奖励的曲线；留出题目上训练前后的正确率。

@@ -17,12 +17,12 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# The sheet comes with the course: 120 drawn dashboards. For your own photographs, make a sheet with the columns `id`, `prompt`, `image`, `response` and put its path here.
+# The sheet comes with the course: 120 drawn dashboards. For your own photographs, make a sheet with the columns `id`, `prompt`, `image`, `response`, put its path here, and set `TRUTH = ""`.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 课程自带一张表，配 120 张画出来的仪表盘；想用中文的提示词和标注，把 `DATASET` 换成 `data_samples/odometer/odometer_zh.xlsx`。要用自己的照片，就做一张表，列名是 `id`、`prompt`、`image`、`response`，把路径填在这里。
+# 课程自带一张表，配 120 张画出来的仪表盘；想用中文的提示词和标注，把 `DATASET` 换成 `data_samples/odometer/odometer_zh.xlsx`。要用自己的照片，就做一张表，列名是 `id`、`prompt`、`image`、`response`，把路径填在这里，再把 `TRUTH` 设成 `""`。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-VL-3B-Instruct"  # Hub name, folder, or nano/qwen2_5_vl
@@ -107,11 +107,14 @@ print(f"{len(faults)} faults; {len(rows) - len(clean)} rows of {len(doubtful)} p
 report.side_by_side(faults or [{"fault": "none"}])
 
 # %%
-parts = clean.train_test_split(test_size=HELD_OUT, seed=SEED)
+first = {image: place for place, image in reversed(list(enumerate(clean["image"])))}  # no picture on both sides
+parts = clean.select(sorted(first.values())).train_test_split(test_size=HELD_OUT, seed=SEED)
 train_rows, held_out = parts["train"], parts["test"]
 if TRAIN_PICTURES:
     train_rows = train_rows.select(range(TRAIN_PICTURES))
-print(f"{len(train_rows)} pictures to train on, {len(held_out)} held out")
+print(
+    f"{len(train_rows)} pictures to train on, {len(held_out)} held out, {len(clean) - len(first)} repeated rows left out"
+)
 report.pictures(train_rows["image"][:8])
 
 # %% [markdown] lang="en"
@@ -316,12 +319,12 @@ report.loss_plot(log)
 # %% [markdown] lang="en"
 # ## 8 · After training
 #
-# The same held-out pictures again. Beside before and after stands what an answer gets that never looks: the most frequent value of each field in the training data. Only what lies above that was read from the picture.
+# The same held-out pictures again. Beside before and after stands what an answer gets that never looks: of each field the value that agrees with most of the training data. Only what lies above that was read from the picture.
 
 # %% [markdown] lang="zh"
 # ## 8 · 训练之后
 #
-# 还是那些留出的图片，再问一遍。训练前后两列旁边，再放一列「不看图」的成绩：每个字段都答训练数据里最常见的值。超过这一列的部分，才是真从图里读出来的。
+# 还是那些留出的图片，再问一遍。训练前后两列旁边，再放一列「不看图」的成绩：每个字段都答和训练数据里最多的行对得上的那个值。超过这一列的部分，才是真从图里读出来的。
 
 # %%
 import pandas as pd

@@ -357,6 +357,7 @@ report.summary(
 # | fine in the notebook, dull in Ollama | trained with a text layout, asked with the chat template | set `tokenizer.chat_template` to what was trained, export again |
 # | `BPE pre-tokenizer was not recognized` | the converter does not know this tokenizer | a newer llama.cpp; for a vocabulary of your own, `LLAMA_CPP = "index"` |
 # | `merging LoRA into a 4-bit model is not supported on CPU` | loaded with `LOAD_IN_4BIT` | set it to False: export from 16 bits |
+# | `base model should be a 16bit …` | the adapter's base is a local folder of 4 bits (from ModelScope, or a pinned commit) | write the 16-bit model's name or folder into `base_model_name_or_path` of `adapter_config.json` |
 # | the kernel dies while a GGUF loads | more gigabytes than RAM | take that format out of `ASKED` |
 # | no space left | a merge writes the whole model first | fewer `FORMATS`, `OUTPUT_DIR` on a larger disk |
 #
@@ -372,6 +373,7 @@ report.summary(
 # | 笔记本里好好的，到 Ollama 里就变笨 | 训练用的是一种文本版式，提问用的却是聊天模板 | 把 `tokenizer.chat_template` 改成训练时的版式，重新导出 |
 # | `BPE pre-tokenizer was not recognized` | 转换器不认识这个分词器 | 换新版 llama.cpp；词表是自己训练的，就用 `LLAMA_CPP = "index"` |
 # | `merging LoRA into a 4-bit model is not supported on CPU` | 加载时开了 `LOAD_IN_4BIT` | 改成 False，从 16 位导出 |
+# | `base model should be a 16bit …` | 适配器的基座是本地的 4 比特文件夹（从 ModelScope 下载的，或者锁定了提交号） | 把 16 位模型的名字或文件夹写进 `adapter_config.json` 的 `base_model_name_or_path` |
 # | 加载 GGUF 时内核崩溃 | 文件比内存还大 | 把这个格式从 `ASKED` 里去掉 |
 # | 磁盘写满 | 合并时要先写出一整个模型 | 减少 `FORMATS`，或者把 `OUTPUT_DIR` 设到更大的盘 |
 #

@@ -1,5 +1,5 @@
 # %% [markdown] lang="en"
-# How long should a model think? Until now it decided for itself. Here you decide, without training it again: cut its thoughts short and it must answer; leave out its "I am done", write "Wait" instead, and it thinks on. That is **budget forcing**, from the paper *s1: Simple test-time scaling* (arXiv 2501.19393). It comes after a fine-tune on a few hundred rows, chosen with care.
+# How long should a model think? Until now it decided for itself. Here you decide, without training it again: cut its thoughts short and it must answer; leave out its "I am done", write "Wait" instead, and it thinks on. That is **budget forcing**, from the paper *s1: Simple test-time scaling* (arXiv 2501.19393). It comes after a fine-tune on a hundred rows or so, chosen with care.
 #
 # **For** those who have done lessons 01 and 03.
 # **At the end you have** `generate_with_budget`, for Hugging Face and vLLM; a curve of accuracy against thinking tokens, measured on held-out questions, cuts and extensions alike; a selection of training rows by quality, difficulty and diversity; and the controls that keep you honest.
@@ -51,7 +51,7 @@ WAITS = [1, 2, 4]
 VOTES = 5  # answers a question for the majority vote
 MAX_ANSWER_TOKENS = 256  # after the thinking
 MAX_PLAIN_TOKENS = 512  # before training, when thought and answer are one
-EVAL_BATCH = 48  # questions answered at once
+EVAL_BATCH = 24  # questions answered at once; memory decides
 QUESTION = "How many r are in raspberry?"
 MAX_STEPS = 60
 BATCH_SIZE = 1
@@ -603,9 +603,12 @@ report.side_by_side(table[:3])
 # %%
 if COMPARE_WITH_RANDOM:
     fitting = [row for row in usable if len(tokenizer.encode(to_text(row))) <= MAX_SEQ_LENGTH]
+    trained, ours = {name: weight.clone() for name, weight in get_peft_model_state_dict(model).items()}, adapter
     trainer_for(random.Random(SEED).sample(fitting, len(selected))).train()
     adapter = adapter_for_vllm("adapter_random")
     measure("random rows", f"random, {WAITS[0]} suppressed", ignore=WAITS[0])
+    set_peft_model_state_dict(model, trained)  # what follows, and what is run again, is about the chosen rows
+    adapter = ours
 pd.DataFrame(runs).set_index("run")[["tokens", "accuracy", "error"]].round(3)
 
 # %% [markdown] lang="en"
@@ -658,7 +661,7 @@ report.summary(
 # | nothing is ever suppressed | the model does not write the delimiter that you wait for | print a completion; set `BEGIN` and `END` to its own |
 # | after "Wait" it repeats itself | it was never trained on second thoughts, or is too small for them | traces with second thoughts in the data; fewer waits |
 # | more thinking, lower accuracy | beyond what it was trained on it talks itself out of right answers | read ten such cases; stop at the top of the curve |
-# | every answer is cut | `MAX_SEQ_LENGTH` is too small for its thoughts | the column `cut`; raise it, or train on shorter traces |
+# | every thought is cut | `MAX_SEQ_LENGTH` is too small for its thoughts | the column `cut`; raise it, or train on shorter traces |
 # | without thinking it does as well as with | it thinks in the answer | a smaller `MAX_ANSWER_TOKENS`; read `answer` |
 # | accuracy jumps about between budgets | too few questions | look at `error`; raise `HELD_OUT` |
 # | vLLM answers as before training | the request names no adapter | `model.load_lora(folder)`, passed as `lora_request` |

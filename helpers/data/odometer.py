@@ -147,7 +147,7 @@ def field_accuracy(readings: Sequence[Reading], truths: Sequence[Reading]) -> di
 
 
 def majority(readings: Sequence[Reading]) -> Reading:
-    """The most frequent value of each field: the best answer of a model that does not look."""
+    """Of each field the value that agrees with most readings: the best answer of a model that does not look."""
     best = {}
     for field in ODOMETER_FIELDS:
         counts = Counter(r[field] for r in readings if field in r)

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from IPython.core.inputtransformer2 import TransformerManager
 
-from helpers import checkup, data, hub, launch, llamafactory, platform_setup, runtime
+from helpers import checkup, data, hub, launch, llamafactory, platform_setup, runtime, serve
 from tests import hub_server
 from tools.build import notebook
 from tools.lessons import ROOT, load_course
@@ -42,6 +42,7 @@ TABLES = {
     "platform_setup": platform_setup.WORDS,
     "launch": launch.WORDS,
     "checkup": checkup.WORDS,
+    "serve": serve.WORDS,
 }
 
 

@@ -9,6 +9,7 @@ from helpers.data.columns import add_text, balanced, report_marks
 from helpers.data.conversations import load_conversations, to_alpaca
 from helpers.data.corpus import load_corpus
 from helpers.data.gsm8k import load_gsm8k
+from helpers.data.held_out import check_held_out, hold_out
 from helpers.data.meddialog import load_meddialog
 from helpers.data.medical import load_medical_dialogues, medical_files, read_medical_csv
 from helpers.data.medical_o1 import load_medical_o1, nearest
@@ -24,8 +25,10 @@ __all__ = [
     "DataError",
     "add_text",
     "balanced",
+    "check_held_out",
     "check_labels",
     "field_accuracy",
+    "hold_out",
     "load_alpaca",
     "load_conversations",
     "load_corpus",

@@ -18,11 +18,13 @@ from helpers.data.rows import (
     DataError,
     check_limit,
     hub_error,
+    is_file,
     not_found,
     read_json_rows,
     read_utf8,
     skipped,
     text_field,
+    there_is,
 )
 
 SUFFIXES = (".jsonl", ".json", ".txt", ".parquet")
@@ -68,15 +70,15 @@ def load_corpus(
 def _rows(source: str, config: str | None, limit: int | None, column: str) -> Iterator[dict[str, Any]]:
     """The rows of a file or of the Hub, one after another."""
     path = Path(source)
-    if source.startswith("hf://") or not (path.exists() or path.suffix in SUFFIXES):
+    if source.startswith("hf://") or not is_file(source):
         return _stream(source, config, limit)
-    if not path.is_file():
+    if not there_is(path):
         raise DataError(not_found(path))
-    if path.suffix == ".txt":
+    if path.suffix.lower() == ".txt":
         return ({column: text} for text in re.split(r"\n\s*\n", read_utf8(path)))
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return _parquet(path, column)
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         return iter(read_json_rows(path))
     raise DataError(f"{path}: is not one of {', '.join(SUFFIXES)}. Save the texts in one of these forms.")
 

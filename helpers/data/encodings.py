@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from helpers.data.rows import DataError
+from helpers.data.rows import DataError, allowed
 
 BLOCK = 2**20  # bytes read at once: small enough for the processor's cache
 BOMS = {
@@ -28,7 +29,7 @@ def find_encoding(path: str | Path) -> str:
     fields can be) is UTF-8 when only that reads as everyday Chinese; otherwise `DataError`.
     """
     path = Path(path)
-    with path.open("rb") as file:
+    with allowed(path), path.open("rb") as file:
         head = file.read(4)
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise DataError(f"{path}: is UTF-32. Save it as UTF-8 with BOM.")
@@ -39,12 +40,12 @@ def find_encoding(path: str | Path) -> str:
         return "utf-16-le"
     if head[:1] == b"\0":
         return "utf-16-be"
-    fault = _first_fault(path, "utf-8")
+    fault = first_fault(path, "utf-8")
     if fault is not None:
         _refuse_damaged_utf8(path, fault)
         _refuse_other_encodings(path)
         return "gb18030"
-    if _first_fault(path, "gb18030") is not None:
+    if first_fault(path, "gb18030") is not None:
         return "utf-8"
     with path.open("rb") as file:
         raw = file.read(BLOCK)
@@ -87,7 +88,7 @@ def _common() -> frozenset[str]:
     )
 
 
-def _first_fault(path: Path, encoding: str) -> int | None:
+def first_fault(path: Path, encoding: str) -> int | None:
     """The place of the first byte that is not in this encoding; None when the whole file is."""
     decoder, done = codecs.getincrementaldecoder(encoding)(), 0
     with path.open("rb") as file:
@@ -114,7 +115,7 @@ def _refuse_damaged_utf8(path: Path, fault: int) -> None:
     text = around.decode("utf-8", "replace")
     common, high = sum(sign in _common() for sign in text), int((np.frombuffer(around, dtype=np.uint8) > 127).sum())
     if 3 * common > high / 2:  # three bytes a Han character
-        raise DataError(f"{path}, {_place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
+        raise DataError(f"{path}, {place(path, fault)}: not UTF-8, though the text around it is. {RESAVE}")
 
 
 def _refuse_other_encodings(path: Path) -> None:
@@ -136,13 +137,17 @@ def utf8_blocks(path: Path, encoding: str, progress: Callable[[int], object] = i
     """
     bom = next((bom for bom, name in BOMS.items() if name == encoding), b"")
     decoder = codecs.getincrementaldecoder(encoding)()
-    with path.open("rb") as file:
+    with allowed(path), path.open("rb") as file:
         start = len(bom) if file.read(len(bom)) == bom else 0
         file.seek(start)
         while True:
             block = file.read(BLOCK)
-            if encoding == "gb18030" and len(block) == BLOCK:
-                block += file.readline()  # no character of GB18030 contains a line feed's byte
+            if encoding == "gb18030" and len(block) == BLOCK:  # whose characters contain no byte of a line end
+                if end := max(block.rfind(b"\n"), block.rfind(b"\r")) + 1:
+                    file.seek(end - len(block), os.SEEK_CUR)
+                    block = block[:end]
+                else:
+                    block += file.readline()
             try:
                 yield _decode(decoder, block, encoding).encode()
             except UnicodeError as error:
@@ -166,13 +171,13 @@ def _decode(decoder: codecs.IncrementalDecoder, block: bytes, encoding: str) -> 
 
 
 def _undecodable(path: Path, encoding: str, fault: int) -> str:
-    text = f"{path}, {_place(path, fault)}: not {encoding.upper()}"
-    if encoding == "gb18030" and (other := _first_fault(path, "utf-8")) is not None:
-        text += f", and not UTF-8 either ({_place(path, other)})"
+    text = f"{path}, {place(path, fault)}: not {encoding.upper()}"
+    if encoding == "gb18030" and (other := first_fault(path, "utf-8")) is not None:
+        text += f", and not UTF-8 either ({place(path, other)})"
     return f"{text}. {RESAVE}"
 
 
-def _place(path: Path, offset: int) -> str:
+def place(path: Path, offset: int) -> str:
     """`byte 98,116 (line 231)`; bytes count from 0, lines from 1."""
     line, left = 1, offset
     with path.open("rb") as file:

@@ -9,7 +9,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from helpers.data.conversations import ROLES, Message, tidy
-from helpers.data.rows import DataError, first_few
+from helpers.data.encodings import first_fault, place
+from helpers.data.rows import DataError, allowed, first_few, there_is
 
 ID = re.compile(r"id=\s*(\d+)\s*")
 SECTION = re.compile(r"(Description|Dialogue|Doctor faculty|Diagnosis and suggestions)\s*", re.IGNORECASE)
@@ -27,7 +28,8 @@ def load_meddialog(source: str) -> Dataset:
     of a dialogue before its first speaker too.
     """
     path = Path(source)
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    with allowed(path):
+        files = sorted(p for p in path.iterdir() if p.match("*.txt")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no .txt file in this folder. Unpack the data set here, or name its folder.")
     descriptions: dict[int, str] = {}
@@ -55,6 +57,8 @@ def load_meddialog(source: str) -> Dataset:
 
 def _consultations(file: Path) -> Iterator[tuple[str, list[Message], int]]:
     """The description and the turns of each consultation of a file, and how many lines came before the first turn."""
+    if not there_is(file):
+        raise DataError(f"{file}: not found (looked from {Path.cwd()}). Check DATASET.")
     section, description, messages, early, found = "", [], [], 0, False
     try:
         with file.open(encoding="utf-8-sig") as lines:
@@ -75,12 +79,9 @@ def _consultations(file: Path) -> Iterator[tuple[str, list[Message], int]]:
                     description.append(line.strip())
                 elif section == "dialogue" and line.strip():
                     early += not _add(line, messages)
-    except FileNotFoundError:
-        raise DataError(f"{file}: not found (looked from {Path.cwd()}). Check DATASET.") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}). Delete it, or allow reading it.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: byte {error.start:,} of a block is not UTF-8. Save the file as UTF-8.") from None
+    except UnicodeDecodeError:  # which counts from the block's beginning
+        fault = place(file, first_fault(file, "utf-8") or 0)
+        raise DataError(f"{file}: {fault} is not UTF-8. Save the file as UTF-8.") from None
     if not found:
         raise DataError(f"{file}: holds no consultation. Choose another file, or delete this one.")
     yield "\n".join(description), messages, early

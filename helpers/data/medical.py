@@ -7,8 +7,10 @@ The files are read block by block and column by column (Arrow), and the result l
 from __future__ import annotations
 
 import atexit
+import csv
 import io
 import os
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -27,7 +29,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from helpers.data.encodings import find_encoding, known_encoding, utf8_blocks
-from helpers.data.rows import DataError, first_few
+from helpers.data.rows import DataError, allowed, first_few, there_is
 
 REPOSITORY = "https://github.com/Toyhom/Chinese-medical-dialogue-data"
 NAMES = {"section": ("department",), "title": ("title",), "question": ("ask", "question"), "answer": ("answer",)}
@@ -89,15 +91,17 @@ def medical_files(folder: str | Path) -> dict[str, list[Path]]:
     Raises `DataError` for a folder that is absent, which says how to get the public one, or that holds no CSV file.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else f"not found (looked from {Path.cwd()})"
+    with allowed(folder):
+        is_folder, is_something = folder.is_dir(), folder.exists()
+    if not is_folder:
+        what = "is a file, not a folder" if is_something else f"not found (looked from {Path.cwd()})"
         raise DataError(
             f"{folder}: {what}. DATASET is the folder that holds a folder for each department. Get the public one:\n"
             f"git clone --depth 1 {REPOSITORY}\n"
             "and set DATASET to its folder Data_数据; or set DATASET to data_samples/medical."
         )
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".csv" and path.is_file()]
-    files = [path for path in files if not path.name.startswith(".")]
+    files = [path for path in _below(folder) if path.suffix.lower() == ".csv" and not path.name.startswith(".")]
+    files = [path for path in files if there_is(path)]
     if not files:
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(f"{folder}: no CSV file in it or below it; there is {there}. Check DATASET.")
@@ -108,6 +112,18 @@ def medical_files(folder: str | Path) -> dict[str, list[Path]]:
     for path in inside or files:
         found.setdefault(path.parent.name.split("_", 1)[-1], []).append(path)
     return found
+
+
+def _below(folder: Path) -> list[Path]:
+    """The files in a folder and below it. Raises `DataError` for a folder that is closed: rglob passes over it."""
+
+    def refuse(error: OSError) -> None:
+        if Path(error.filename).name.startswith((".", "lost+found")):  # a disk's own, where the folder is a whole disk
+            return
+        with allowed(Path(error.filename)):
+            raise error
+
+    return sorted(Path(place) / name for place, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 SCHEMA = pa.schema([pa.field(name, pa.string()) for name in NAMES])
@@ -207,7 +223,7 @@ def _width(text: str) -> int:
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
-    if not path.is_file():
+    if not there_is(path):
         near = sorted(p.name for p in path.parent.glob("*.csv")) if path.parent.is_dir() else []
         raise DataError(
             f"{path}: not found (looked from {Path.cwd()}). CSV files there: {', '.join(near) or 'none'}. "
@@ -248,7 +264,9 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
     counts.encoding = encoding
     blocks = utf8_blocks(path, encoding, bar.update)
     head = b""
-    while not head.strip() or b"\n" not in head.lstrip():
+    while not re.search(rb"[\r\n]", head.lstrip()):
+        if len(head) >= CSV_BLOCK:
+            raise DataError(_no_header(path, head, f"no headings that end within {CSV_BLOCK:,} bytes"))
         if (block := next(blocks, None)) is None:
             break
         head += block
@@ -286,6 +304,8 @@ def _batches(path: Path, encoding: str | None, counts: Counts, bar: tqdm) -> Ite
                 made = made.take(pa.array(np.setdiff1d(np.arange(len(made)), taken)))
             rows += len(made)
             yield made
+    except pa.ArrowKeyError:  # a quotation mark that is never closed: Arrow sees other names than `_header`
+        raise DataError(_no_header(path, head, "a quotation mark that is never closed")) from None
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not readable as CSV after row {rows:,} ({error}). {QUOTES}") from None
     lost = len(malformed) + sum(text.count("\n") + 1 for text in swallowed)
@@ -314,10 +334,11 @@ QUOTES = 'Put a text with a comma, a line break or a quotation mark into "…", 
 
 def _header(path: Path, head: bytes) -> dict[str, str]:
     """Our column names and the file's, from its first line."""
-    lines = head.decode("utf-8", "ignore").lstrip("\r\n").splitlines()
-    line = lines[0] if lines else ""
-    there = [name.strip().strip('"') for name in line.split(",")]
-    raw = [name.strip('"') if name.startswith('"') else name for name in line.split(",")]
+    try:
+        raw = next(csv.reader([_first_line(head)]), [])  # cuts as Arrow does
+    except csv.Error:  # a field of 131,072 characters
+        raw = []
+    there = [name.strip().strip('"') for name in raw]
     header = {}
     for ours, theirs in NAMES.items():
         hits = [raw[number] for number, name in enumerate(there) if name.lower() in theirs]
@@ -326,13 +347,24 @@ def _header(path: Path, head: bytes) -> dict[str, str]:
         if hits:
             header[ours] = hits[0]
     if missing := [theirs for ours, theirs in NAMES.items() if ours in ("question", "answer") and ours not in header]:
-        shown = line[:80] or "nothing"
-        wanted = ", ".join(" or ".join(theirs) for theirs in NAMES.values())
-        raise DataError(
-            f"{path}, line 1: no column {' or '.join(missing[0])}. It has: {shown}. Wanted: {wanted}. "
-            "Rename the columns, or save the table as CSV with commas, its headings in the first line."
-        )
+        raise DataError(_no_header(path, head, f"no column {' or '.join(missing[0])}"))
     return header
+
+
+def _no_header(path: Path, head: bytes, fault: str) -> str:
+    """The text of the error for a first line that does not name our columns."""
+    line = _first_line(head)
+    wanted = ", ".join(" or ".join(theirs) for theirs in NAMES.values())
+    whole = "," in line and re.fullmatch(r'"[^"]*"\s*', line)
+    return (
+        f"{path}, line 1: {fault}. It has: {line[:80] or 'nothing'}. Wanted: {wanted}. "
+        + ("Delete the quotation marks around whole lines. " if whole else "")
+        + "Rename the columns, or save the table as CSV with commas, its headings in the first line."
+    )
+
+
+def _first_line(head: bytes) -> str:
+    return re.split(r"[\r\n]", head.decode("utf-8", "ignore").lstrip("\r\n"), maxsplit=1)[0]
 
 
 class _Stream(io.RawIOBase):

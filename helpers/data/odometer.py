@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from helpers.data.rows import DataError, first_few
+from helpers.data.rows import ALLOW, DataError, allowed, first_few, there_is
 from helpers.pictures import check_picture
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def load_odometer_excel(path: str | Path, images: str | Path | None = None) -> D
     """
     path = Path(path)
     pictures = Path(images) if images is not None else path.parent
-    if images is not None and not pictures.is_dir():
-        raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}). Check `images`.")
+    with allowed(pictures):
+        if images is not None and not pictures.is_dir():
+            raise DataError(f"{pictures}: no such folder of pictures (looked from {Path.cwd()}). Check `images`.")
     rows, left_out = _sheet(path)
     for number, row in rows.items():
         row["image"] = _picture(row["image"], pictures, path, number)
@@ -89,8 +90,11 @@ def load_truth(path: str | Path) -> dict[str, Reading]:
     A field that is absent or null is not known. Raises `DataError` for a file that is no such table, and for a picture
     with a value that cannot be read, or with none.
     """
+    path = Path(path)
+    if not there_is(path):
+        raise DataError(f"{path}: not found (looked from {Path.cwd()}). Check the path.")
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        entries = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON table of picture → fields ({error}). {TABLE}") from None
     if not isinstance(entries, dict) or not entries or not all(isinstance(f, dict) for f in entries.values()):
@@ -265,7 +269,10 @@ def _sheet(path: Path) -> tuple[dict[int, dict[str, str]], str]:
     except DataError:
         raise
     except PermissionError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror}). Close it in Excel, and try again.") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}). Close it in Excel, allow reading it, or copy it to a folder "
+            "of your own."
+        ) from None
     except Exception as error:  # a damaged zip, a foreign file: each has an error class of its own
         raise DataError(
             f"{path}: not an Excel workbook, or a damaged one ({type(error).__name__}). "
@@ -384,7 +391,12 @@ def _text(shown: Any, written: Any, where: str, column: str) -> str:
 
 def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
     """The absolute path of a picture that opens, whole."""
-    picture, short = _find(text, folder), text if len(text) <= 200 else text[:200] + "…"
+    short = text if len(text) <= 200 else text[:200] + "…"
+    try:
+        picture = _find(text, folder)
+    except PermissionError as error:
+        fault = f"{folder / short} cannot be read ({error.strerror}). {ALLOW}"
+        raise DataError(f"{sheet}, row {number}: {fault}") from None
     if picture is None:
         if re.match(r"https?://", text):
             fault = f"{short} is a web address. Download the picture, and write the path of its file."
@@ -407,16 +419,25 @@ def _picture(text: str, folder: Path, sheet: Path, number: int) -> str:
 
 
 def _find(text: str, folder: Path) -> Path | None:
-    """The file that `text` names: exactly, with / for Windows' \\, or but for case and how Unicode spells é."""
+    """The file that `text` names: exactly, with / for Windows' \\, or but for case and how Unicode spells é.
+
+    Raises PermissionError where it is in none of the folders that may be looked into, and one may not.
+    """
+    closed = None
     for place in (folder / text, folder / text.replace("\\", "/")):
         try:
             if place.is_file():
                 return place
             same = [p for p in place.parent.iterdir() if _spelling(p) == _spelling(place) and p.is_file()]
+        except PermissionError as error:
+            closed = error
+            continue
         except OSError:  # no such folder, a name too long
             continue
         if len(same) == 1:
             return same[0]
+    if closed:
+        raise closed
     return None
 
 

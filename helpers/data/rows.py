@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,10 @@ class DataError(Stop, ValueError):
 
 FILL = "Fill in what is missing, or choose another file or data set."
 """The mend where no row is left."""
+JSON = (".json", ".jsonl")
+OTHERS = (".csv", ".tsv", ".xlsx", ".parquet")
+"""Files of tables that most loaders do not read."""
+ONLY_JSON = "Save the rows as .json or .jsonl: only these are read here."
 
 
 def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str, Any]]:
@@ -30,13 +36,16 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     text that is not UTF-8 or not JSON, and a row that is no object or holds half a character; rows count from 1.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(not_found(path))
+    lines = path.suffix.lower() == ".jsonl"
+    if not there_is(path):
+        raise DataError(not_found(path) + (f" {ONLY_JSON}" if path.suffix.lower() in (*OTHERS, ".txt") else ""))
+    if path.suffix.lower() in OTHERS:
+        raise DataError(f"{path}: is a {path.suffix} file. {ONLY_JSON}")
     text = read_utf8(path)
     halves = re.search(r"\\u[dD][89a-fA-F]", text) is not None  # of emoji, say; each must have its other half
     number = 1  # the line that is being read
     try:
-        if path.suffix == ".jsonl":
+        if lines:
             rows = []
             for number, line in enumerate(text.split("\n"), start=1):
                 if line.strip():
@@ -45,9 +54,10 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
             rows = json.loads(text) if text.strip() else []
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1
-        hint = " One object a line? Name the file .jsonl." if error.msg == "Extra data" else ""
-        mend = "Correct this place, or download or save the file again."
-        raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}).{hint} {mend}") from None
+        mend = "Correct this place, or download or save the file again." if path.suffix.lower() in JSON else ONLY_JSON
+        if error.msg == "Extra data":
+            mend = f"{_extra(error, lines)} {mend}"
+        raise DataError(f"{path}, line {line}, column {error.colno}: not JSON ({error.msg}). {mend}") from None
     except RecursionError:
         raise DataError(f"{path}, line {number}: nested too deeply for rows of text. Choose another file.") from None
     except ValueError as error:  # Python refuses to read numbers of more than 4,300 digits
@@ -72,6 +82,16 @@ def read_json_rows(path: str | Path, listed: str | None = None) -> list[dict[str
     return rows
 
 
+def _extra(error: json.JSONDecodeError, lines: bool) -> str:
+    """What to do about more than one value, in a line or in a file that should hold a list."""
+    comma = error.doc[error.pos] == ","
+    if lines:
+        if comma and not error.doc[error.pos + 1 :].strip():
+            return "Delete the comma behind each row: in a .jsonl the line's end parts the rows."
+        return "Put each object on a line of its own."
+    return "Rows with commas between them? Wrap them in [ … ]." if comma else "One object a line? Name the file .jsonl."
+
+
 def _is_whole(row: dict[str, Any]) -> bool:
     try:
         json.dumps(row, ensure_ascii=False).encode()
@@ -83,14 +103,50 @@ def _is_whole(row: dict[str, Any]) -> bool:
 def read_utf8(path: Path) -> str:
     """The text of a file in UTF-8, without a byte order mark. Raises `DataError` for anything else."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with allowed(path):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start:,} is not UTF-8. Save the file as UTF-8.") from None
 
 
+@contextmanager
+def allowed(path: Path) -> Iterator[None]:
+    """Raise `DataError` where the system does not allow to read `path`, or to look into its folder."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). {ALLOW}") from None
+
+
+ALLOW = "Allow reading it, or copy it to a folder of your own."
+
+
+def there_is(path: Path) -> bool:
+    """Whether there is a file. Raises `DataError` for a folder, and for a file that may not be read."""
+    with allowed(path):
+        try:
+            mode = path.stat().st_mode
+        except PermissionError:
+            raise
+        except (OSError, ValueError):  # nothing, or a name that no file can have
+            return False
+        if stat.S_ISDIR(mode):
+            inside = ", ".join(sorted(p.name for p in path.iterdir() if p.suffix)[:8]) or "no file"
+            raise DataError(f"{path}: is a folder, not a file. In it there is: {inside}. Give a file in it.")
+        if stat.S_ISREG(mode):
+            path.open("rb").close()  # Arrow and Pillow would say less about it
+        return stat.S_ISREG(mode)
+
+
 def is_file(source: str) -> bool:
     """A path rather than a Hub name: it exists, or it ends like a data file."""
-    return Path(source).exists() or Path(source).suffix in {".json", ".jsonl"}
+    try:
+        Path(source).stat()
+    except PermissionError:  # in a closed folder, which no Hub name lies in
+        return True
+    except (OSError, ValueError):
+        return Path(source).suffix.lower() in (*JSON, *OTHERS, ".txt")
+    return True
 
 
 def read_rows(
@@ -168,6 +224,7 @@ def not_found(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"{path}: not found, and there is no folder {folder} (looked from {Path.cwd()}). Check DATASET."
-    near = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".jsonl"})
+    with allowed(folder):
+        near = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in JSON)
     there = ", ".join(near) or "no JSON file"
     return f"{path}: not found (looked from {Path.cwd()}). In {folder} there is: {there}. Check DATASET."

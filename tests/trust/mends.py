@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 MEND = re.compile(
-    r"[.?…] (?:Add|Bring|Check|Choose|Close|Copy|Correct|Cut|Delete|Download|Fill|Filter|Format|Get|Give|Join|Leave|"
+    r"[.?…] (?:Add|Allow|Bring|Check|Choose|Close|Copy|Correct|Cut|Delete|Download|Fill|Filter|Format|Get|Give|Join|Leave|"
     r"Make|Mend|Name|Open|Put|Rename|Repair|Replace|Save|Say|Set|Unpack|Use|Wrap|Write)\b"
 )
 

@@ -1,13 +1,15 @@
 """Lesson 02's CSV files, as they come: each is read right, or refused with its name, the place and the mend."""
 
 import codecs
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mends import says_what_to_do
 
-from helpers.data import DataError, read_medical_csv
+from helpers.data import DataError, encodings, load_medical_dialogues, medical, read_medical_csv
 from helpers.runtime import root
 
 pytestmark = pytest.mark.notebook  # together they take longer than the inner loop should
@@ -33,6 +35,9 @@ CASES = {
     "carriage returns alone": (TWO.replace("\n", "\r").encode(), None, 2),
     "blank lines between": (TWO.replace("\n", "\n\n").encode(), None, 2),
     "a quoted header": (f'"department","title","ask","answer"\n{ROW}\n'.encode(), None, 1),
+    "a blank behind a quoted header": (f'"department","title","ask","answer" \n{ROW}\n'.encode(), None, 1),
+    "blanks between quoted headings": (f'"department" ,"title" , "ask" ,"answer"\n{ROW}\n'.encode(), None, 1),
+    "a comma in a heading nobody asked for": (f'department,title,ask,answer,"a,b"\n{ROW},x\n'.encode(), None, 1),
     "spaces and capitals in the header": (f" Department , TITLE, Ask ,Answer\n{ROW}\n".encode(), None, 1),
     "a line break inside a quoted text": (f'{HEAD}\n内科,胃痛,"吃饭以后\n胃痛怎么办？",忌辛辣\n'.encode(), None, 1),
     "quotation marks doubled inside a text": (f'{HEAD}\n内科,胃痛,"他说""胃痛""",忌辛辣\n'.encode(), None, 1),
@@ -43,6 +48,12 @@ CASES = {
     "no header": (f"{ROW}\n{ROW}\n".encode(), "line 1: no column ask or question. It has: 内科", 0),
     "another separator, ;": (TWO.replace(",", ";").encode(), "line 1: no column ask or question", 0),
     "another separator, tab": (TWO.replace(",", "\t").encode(), "line 1: no column ask or question", 0),
+    "whole lines in quotation marks": (
+        f'"{HEAD}"\n"{ROW}"\n'.encode(), "line 1: no column ask or question. It has: \"department", 0,
+    ),
+    "a heading with a quotation mark that is never closed": (
+        f'department,title,ask,"answer\n{ROW}\n"\n{ROW}\n{ROW}\n'.encode(), "line 1: a quotation mark that is never", 0,
+    ),
     "no answers": (b"department,title,ask\na,b,c\n", "line 1: no column answer", 0),
     "two columns for the question": (b"question,ask,answer\na,b,c\n", "both mean 'question'. Rename one", 0),
     "a spreadsheet renamed .csv": (b"PK\x03\x04" + bytes(range(256)) * 9, "内科.csv", 0),
@@ -82,6 +93,81 @@ def test_a_file_is_read_right_or_refused(tmp_path, capsys, name):
         assert len(rows) == count and f"{count} rows" in capsys.readouterr().out
         if raw.count(ROW.encode()) == count:
             assert rows == ROWS * count
+
+
+@pytest.mark.bad_input
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_file_of_several_blocks_is_read_right_whatever_ends_its_lines(tmp_path, monkeypatch, end, encoding):
+    monkeypatch.setattr(medical, "CSV_BLOCK", 2**10)
+    monkeypatch.setattr(encodings, "BLOCK", 2**9)
+    asked, path, header = [], tmp_path / "a.csv", medical._header
+    path.write_bytes(LONG.replace("\n", end).replace("内科", "㐀").encode(encoding))
+    monkeypatch.setattr(medical, "_header", lambda path, head: asked.append(len(head)) or header(path, head))
+    assert read_medical_csv(path).to_list() == [ROWS[0] | {"section": "㐀"}] * 40
+    assert asked[0] < 2**10  # not the whole file
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("start", [HEAD + ",x" * 2**10, " " * 2**11 + f"{HEAD}\n{ROW}\n", "\r" * 2**11])
+def test_a_header_longer_than_a_block_is_refused(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(medical, "CSV_BLOCK", 2**10)
+    monkeypatch.setattr(encodings, "BLOCK", 2**9)
+    (tmp_path / "a.csv").write_text(start + "\r" + ROW, encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"a\.csv, line 1: no headings that end within 1,024 bytes") as caught:
+        read_medical_csv(tmp_path / "a.csv", encoding="utf-8")
+    assert says_what_to_do(str(caught.value)), caught.value
+
+
+def closed(monkeypatch, path, function="open"):
+    """Make this path one that the system does not let anyone look at; a mode would not stop root."""
+    real = getattr(Path, function)
+
+    def refuse(self, *args, **options):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, function, refuse)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("function", ["open", "stat"])  # the file, or its folder, is closed
+@pytest.mark.parametrize("load", [read_medical_csv, lambda path: load_medical_dialogues(path.parent)])
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, load, function):
+    path = tmp_path / "内科" / "a.csv"
+    path.parent.mkdir()
+    path.write_text(TWO, encoding="utf-8")
+    closed(monkeypatch, path, function)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    mend = "Allow reading it, or copy it to a folder of your own."
+    assert str(caught.value) == f"{path}: cannot be read (Permission denied). {mend}"
+
+
+@pytest.mark.bad_input
+def test_a_department_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    for name in ("内科", "外科"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.csv").write_text(TWO, encoding="utf-8")
+    scan = os.scandir
+
+    def refuse(place):
+        if str(place) == str(tmp_path / "外科"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="外科: cannot be read .Permission denied.. Allow reading it"):
+        load_medical_dialogues(tmp_path)
+
+
+@pytest.mark.bad_input
+def test_a_folder_instead_of_the_file(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(DataError, match=r"a\.csv: is a folder, not a file.*Give a file in it"):
+        read_medical_csv(tmp_path / "a.csv")
 
 
 @pytest.mark.bad_input

@@ -398,11 +398,34 @@ def test_a_truth_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("name", ["folder.json", "gone.json", "x" * 5000])
-def test_a_truth_that_is_no_file(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("folder.json", "is a folder, not a file"), ("gone.json", "not found"), ("x" * 5000, "not found")],
+)
+def test_a_truth_that_is_no_file(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(DataError, match=name):
+    with pytest.raises(DataError, match=f"{name}: {says}") as caught:
         data.load_truth(tmp_path / name)
+    assert says_what_to_do(str(caught.value)), caught.value
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("function", ["open", "stat"])  # the file, or its folder, is closed
+@pytest.mark.parametrize(
+    ("load", "mend"), [(data.load_truth, "Allow reading it, or copy it"), (data.load_odometer_excel, "Close it in Excel, allow")]
+)  # fmt: skip
+def test_a_table_that_may_not_be_read(folder: Path, monkeypatch, load: Callable, mend: str, function: str) -> None:
+    path, real = sheet(ROW)(folder), getattr(Path, function)
+
+    def refuse(self, *args, **options):  # a mode would not stop root
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, function, refuse)
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: cannot be read (Permission denied). {mend}"), caught.value
 
 
 @pytest.mark.bad_input

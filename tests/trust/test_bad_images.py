@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import struct
 import subprocess
@@ -115,6 +116,24 @@ def test_a_picture_is_refused_with_its_row(tmp_path: Path, name: str, monkeypatc
     assert says_what_to_do(message), message
     assert message.endswith(".") and len(message) < len(str(path)) * 2 + 300
     assert [str(w.message) for w in recwarn if "PIL" in w.filename] == []
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("where", ["the picture", "its folder"])
+def test_a_picture_that_may_not_be_read(tmp_path: Path, monkeypatch, where: str) -> None:
+    path = sheet(tmp_path, ("good.png", saved(PAGE)), ("x.png", saved(PAGE)))
+    opened, seen = builtins.open, Path.stat
+
+    def refuse(file, *args, **options):  # a mode would not stop root
+        if str(file) == str(tmp_path / "x.png"):
+            raise PermissionError(13, "Permission denied", str(file))
+        return (seen if where == "its folder" else opened)(file, *args, **options)
+
+    monkeypatch.setattr(*((Path, "stat") if where == "its folder" else (builtins, "open")), refuse)
+    with pytest.raises(DataError) as caught:
+        data.load_odometer_excel(path)
+    said = f"{path}, row 3: {tmp_path / 'x.png'} cannot be read (Permission denied). Allow reading it, or copy it to a folder"
+    assert str(caught.value).startswith(said), caught.value
 
 
 @pytest.mark.bad_input

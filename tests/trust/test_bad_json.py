@@ -46,6 +46,15 @@ FAULTS = {
     "a comma too many": (lambda rows: ("x.json", json.dumps(rows)[:-1].encode() + b",]"), "not JSON"),
     "single quotation marks": (lambda rows: ("x.json", str(rows).encode()), "not JSON"),
     "lines in a .json": (lambda rows: ("x.json", "\n".join(map(json.dumps, rows)).encode()), "Name the file .jsonl"),
+    "lines with commas in a .json": (lambda rows: ("x.json", ",\n".join(map(json.dumps, rows)).encode()), "Wrap them in ["),
+    "lines with commas in a .jsonl": (
+        lambda rows: ("x.jsonl", ",\n".join(map(json.dumps, rows)).encode()), "Delete the comma behind each row",
+    ),
+    "two objects on a line of a .jsonl": (
+        lambda rows: ("x.JSONL", " ".join(map(json.dumps, rows)).encode()), "Put each object on a line of its own",
+    ),
+    "a table": (lambda rows: ("x.csv", b"question,answer\na,b\n"), ".jsonl"),
+    "a workbook": (lambda rows: ("x.xlsx", b"PK\x03\x04" + bytes(range(256))), ".jsonl"),
     "a bad line in a .jsonl": (lambda rows: ("x.jsonl", json.dumps(rows[0]).encode() + b"\n{"), "line 2"),
     "GBK": (lambda rows: ("x.json", json.dumps([{"a": "中文"}], ensure_ascii=False).encode("gbk")), "is not UTF-8"),
     "cut inside a character": (lambda rows: ("x.json", '[{"a": "中'.encode()[:-1]), "is not UTF-8"),
@@ -83,10 +92,81 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path, loader, fault):
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_folder_or_a_file_that_is_not_there(tmp_path, loader):
     (tmp_path / "folder.json").mkdir()
-    for name in ("gone.json", "folder.json"):
-        with pytest.raises(DataError, match=name) as caught:
+    (tmp_path / "folder.json" / "x.jsonl").write_text("")
+    gone = "not found (looked from"
+    for name, says in {
+        "folder.json": "is a folder, not a file. In it there is: x.jsonl. Give a file in it",
+        **dict.fromkeys(("gone.json", "my_rows.csv", "my_rows.TSV", "my_rows.xlsx", "my_rows.txt", "a.parquet"), gone),
+        "x" * 5000 + ".json": gone,
+    }.items():
+        with pytest.raises(DataError) as caught:
             LOADERS[loader][0](str(tmp_path / name))
+        assert str(caught.value).startswith(f"{tmp_path / name}: {says}"), caught.value
         assert says_what_to_do(str(caught.value)), caught.value
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("loader", [name for name in LOADERS if name != "corpus"])
+@pytest.mark.parametrize("name", ["there.csv", "there.parquet", "there.txt", "gone.csv", "gone.txt"])
+def test_a_table_where_only_json_is_read(tmp_path, loader, name):
+    for there in ("there.csv", "there.parquet", "there.txt"):
+        (tmp_path / there).write_bytes(b"question,answer\na,b\n")
+    with pytest.raises(DataError, match=r"Save the rows as \.json or \.jsonl: only these are read here") as caught:
+        LOADERS[loader][0](str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value) and "download" not in str(caught.value)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("function", ["open", "stat"])  # the file, or its folder, is closed
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "rows"])
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, loader, name, function):
+    path = tmp_path / name
+    path.write_text(json.dumps(sample(loader)))
+    real = getattr(Path, function)
+
+    def refuse(self, *args, **options):  # a mode would not stop root
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, function, refuse)
+    with pytest.raises(DataError) as caught:
+        LOADERS[loader][0](str(path))
+    mend = "Allow reading it, or copy it to a folder of your own."
+    assert str(caught.value) == f"{path}: cannot be read (Permission denied). {mend}"
+
+
+# The values of a column to keep, and what is said of which row.
+MIXED = {
+    "a text among numbers": ([1, None, 2, "x", 3], "row 5: 'label' is 'x' (str), where the rows before it have int"),
+    "a number among texts": (["x", 1], "row 3: 'label' is 1 (int), where the rows before it have str"),
+    "a number of 31 digits": ([1, 10**30], f"row 3: 'label' is {10**30}, which no column can hold"),
+    "a text in a list of numbers": ([[1], ["x"]], "row 3: 'label' is ['x'], which holds other types than"),
+    "an object and a list": ([{"a": 1}, ["x" * 99]], "row 3: 'label' is ['xxx"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", MIXED)
+def test_a_column_to_keep_has_values_of_one_type(tmp_path, name):
+    labels, says = MIXED[name]
+    rows = [{"question": "", "answer": "skipped", "label": [{}]}]
+    rows += [{"question": "a", "answer": "b", "label": label} for label in labels]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(rows))
+    assert len(data.load_qa(str(path))) == len(labels)
+    with pytest.raises(DataError) as caught:
+        data.load_qa(str(path), keep=("label",))
+    assert f"{path}, {says}" in str(caught.value) and says_what_to_do(str(caught.value)), caught.value
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.bad_input
+def test_a_column_to_keep_may_mix_what_one_type_holds(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"question": "a", "answer": "b", "label": label} for label in (1, None, 1.5)]))
+    assert data.load_qa(str(path), keep=("label",))["label"][:] == [1.0, None, 1.5]
 
 
 def written(module: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Loaders of plain text against what such a file can be: read right, or refused with its name and the mend."""
 
 import codecs
+from pathlib import Path
 
 import pytest
 from mends import says_what_to_do
@@ -86,15 +87,52 @@ def test_documents_are_read_right_or_refused(tmp_path, name):
 @pytest.mark.parametrize("load", [data.load_meddialog, data.load_corpus])
 def test_a_folder_or_a_file_that_is_not_there(tmp_path, load):
     (tmp_path / "folder.txt").mkdir()
-    for name in ("gone.txt", "folder.txt"):
-        assert_refused(load, tmp_path / name, name)
+    for name, says in {
+        "gone.txt": "gone.txt: not found",
+        "folder.txt": "no .txt file in this folder" if load is data.load_meddialog else "is a folder, not a file",
+    }.items():
+        assert_refused(load, tmp_path / name, says)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("function", ["open", "stat"])  # the file, or its folder, is closed
+@pytest.mark.parametrize(
+    ("load", "name"), [(data.load_meddialog, "x.txt"), (data.load_corpus, "x.txt"), (data.load_corpus, "x.parquet")]
+)
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, load, name, function):
+    path = tmp_path / name
+    path.write_text(ONE, encoding="utf-8")
+    real = getattr(Path, function)
+
+    def refuse(self, *args, **options):  # a mode would not stop root
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, function, refuse)
+    assert_refused(load, path, f"{path}: cannot be read (Permission denied). Allow reading it, or copy it to a folder")
+
+
+@pytest.mark.bad_input
+def test_a_byte_is_named_by_its_place_in_the_file(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(codecs.BOM_UTF8 + TWO.encode() * 200 + b"\xce\n")
+    place = f"byte {3 + 200 * len(TWO.encode()):,} (line {1 + 200 * TWO.count(chr(10)):,})"
+    assert_refused(data.load_meddialog, path, f"{path}: {place} is not UTF-8. Save the file as UTF-8.")
+
+
+@pytest.mark.bad_input
+def test_a_corpus_in_another_form_is_refused_where_it_is_or_is_not(tmp_path):
+    (tmp_path / "x.csv").write_text("text\na\n", encoding="utf-8")
+    assert_refused(data.load_corpus, tmp_path / "x.csv", "is not one of .jsonl, .json, .txt, .parquet. Save the texts")
+    assert_refused(data.load_corpus, tmp_path / "gone.csv", "gone.csv: not found (looked from")
 
 
 @pytest.mark.bad_input
 def test_a_folder_among_the_files_is_named(tmp_path):
     (tmp_path / "2011.txt").write_text(ONE, encoding="utf-8")
     (tmp_path / "2012.txt").mkdir()
-    assert_refused(data.load_meddialog, tmp_path, "2012.txt")
+    assert_refused(data.load_meddialog, tmp_path, "2012.txt: is a folder, not a file")
 
 
 def assert_refused(load, path, says):

@@ -24,6 +24,7 @@ from tools.bench import (
     scale,
     sft,
     sft_vision,
+    suite,
     tables,
     training,
     vram,
@@ -48,8 +49,8 @@ def assert_told(lesson: str, figures: list[str]) -> None:
 def test_the_sft_records_are_of_sides_that_the_bench_has(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     known = [
-        *sft.sides(), *sft.profiled(), *sft_vision.sides(),
-        *sft_vision.profiled(), *sft.held(), *sft_vision.held(), *(side for model in sft.SHAPES for side in sft.sides_of(model)),
+        *sft.sides(), *sft.profiled(), *sft.held(), *sft_vision.sides(), *sft_vision.profiled(), *sft_vision.held(),
+        *(side for model in sft.SHAPES for some in (sft.sides_of, sft.profiled) for side in some(model)),
     ]  # fmt: skip
     kind = sft_vision.Side if "vision" in path.stem else sft.Side
     rows = [records.side_of(row, kind) for row in record["rows"]]
@@ -83,8 +84,10 @@ def test_ratios_take_the_best_side_that_keeps_checkpointing():
 
 
 def test_another_model_has_both_trainers_at_the_same_batch():
-    tutorial, other, trl, course, unchecked = sft.sides_of("Llama-3.1-8B")
-    assert {side.model for side in (tutorial, other, trl, course, unchecked)} == {"Llama-3.1-8B"}
+    tutorial, other, trl, lesson, course, unchecked = sides = [*sft.sides_of("Llama-3.1-8B")]
+    assert {side.model for side in sides} == {"Llama-3.1-8B"} and replace(
+        lesson, name=course.name, attention="varlen"
+    ) == course
     assert (trl.batch, trl.accumulation, trl.packing) == (course.batch, course.accumulation, course.packing)
     assert not tutorial.packing and trl.liger and course.checkpointing and not unchecked.checkpointing
     assert replace(other, name=tutorial.name, cudnn=True) == tutorial
@@ -146,7 +149,7 @@ def test_the_readings_on_packing_say_what_was_measured():
     varlen, whole = "course, packed, varlen", "course, packed, varlen, 8 x 1"
     lean, free = f"{varlen}, no checkpointing", f"{whole}, no checkpointing"
     shown = [speeds[name] for name in (without, liger, "course, packed", best, lesson, whole, lean, free, plain)]
-    shown += [there[name] for name in (plain, "course, packed", whole, free)]
+    shown += [there[name] for name in (plain, whole, free)]
     told = [f"{figure:,}" for figure in shown]
     told += [f"{speeds[lesson] / speeds[without]:.1f}", f"{speeds[lesson] / speeds[best]:.2f}"]
     told += [f"{speeds[whole] / speeds[without]:.1f}", f"{speeds[whole] / speeds[best]:.2f}"]
@@ -192,6 +195,20 @@ def test_the_readings_on_memory_say_what_was_measured():
 
 def test_the_readings_on_other_sizes_say_what_was_measured():
     record = json.loads((RECORDS / "sft_shapes_h200.json").read_text(encoding="utf-8"))
+    profile = json.loads((RECORDS / "sft_profile_shapes_h200.json").read_text(encoding="utf-8"))["rows"]
+    for model in ("Qwen2.5-0.5B", "Qwen2.5-1.5B"):
+        steps = {row["name"]: row["seconds_per_step"] for row in record["rows"] if row["model"] == model}
+        busy = {row["name"]: row for row in profile if row["model"] == model}
+        plain, trl, course, free = steps
+        for name in (trl, course):
+            assert 0.435 < busy[name]["matrices_ms"] / busy[name]["gpu_ms"] < 0.655
+        told = [steps[plain], busy[plain]["gpu_ms"] / 1000, steps[course], steps[trl]]
+        shown = [f"{figure:.2f}" for figure in told] + [f"{busy[name]['gpu_ms']:.0f}" for name in (course, trl)]
+        if model == "Qwen2.5-0.5B":
+            assert 0.45 < busy[course]["gpu_ms"] / 1000 / steps[course] < 0.55
+            kinds = [busy[name][kind] for kind in ("other_ms", "copies_ms") for name in (course, trl)]
+            shown += [f"{figure:.0f}" for figure in (*kinds, busy[free]["copies_ms"])]
+        assert_told("01_alpaca_sft", shown)
     for language in ("en", "zh"):
         text = (ROOT / f"lessons/01_alpaca_sft/reading.{language}.md").read_text(encoding="utf-8")
         for model in sft.SHAPES:
@@ -271,15 +288,21 @@ def test_the_readings_on_pictures_say_what_was_measured():
     busy = [row["gpu_ms"] / 1000 for row in (whole, tutorial)]
     told = [f"{figure:.2f}" for figure in (*busy, steps["course, 8 x 1"], steps[tutorial["name"]])]
     told.append(f"{steps[tutorial['name']] / busy[0]:.1f}")
-    assert round(1000 * steps[tutorial["name"]] / free["gpu_ms"]) == 18
-    assert [round(tutorial["gpu_ms"] / row["gpu_ms"], 1) for row in (whole, free)] == [2.1, 3.2]
+    assert round(1000 * steps[tutorial["name"]] / free["gpu_ms"]) == 19
+    assert [round(tutorial["gpu_ms"] / row["gpu_ms"], 1) for row in (whole, free)] == [2.3, 3.5]
     told += [f"{row['copies_ms'] + row['other_ms']:.0f}" for row in (tutorial, whole)]
     drawn = next((ROOT / "data_samples" / "odometer" / "pictures").glob("*.png"))
     width, height = (pixels // 28 for pixels in sft_vision.picture(str(drawn)).size)
     windows = -(-width // 4) * -(-height // 4)  # of 4 x 4 tokens
     counted = [width * height, 4 * width * height, windows, windows * 28 * 8, course["useful_tokens_per_s"]]
     told += [f"{figure:,}" for figure in counted]
-    assert_told("05_qwen2_5_vl_odometer", told)
+    kept = rows_of("sft_memory_vision_h200")
+    liger, ours = kept["TRL, Liger, 8 x 1"], kept["course, 8 x 1"]
+    inputs = 2 * (36 * 2048 * course["useful_tokens_per_step"] + 32 * 1280 * 8 * 4 * width * height) / peak.GIB
+    assert inputs < liger["kept_gib"] == max(liger[kind] for kind in peak.KINDS)
+    assert ours["recomputed_gib"] == max(ours[kind] for kind in peak.KINDS)
+    figures = [inputs, *(row[kind] for row in (liger, ours) for kind in ("kept_gib", "recomputed_gib"))]
+    assert_told("05_qwen2_5_vl_odometer", told + [f"{figure:.2f}" for figure in figures])
 
 
 def test_the_readings_on_serving_say_what_was_measured():
@@ -349,7 +372,7 @@ def test_the_way_to_the_first_loss_is_measured_in_rounds_on_models_built_before(
 
     def measure(lesson):
         done.append(lesson)
-        return {"imports_s": 5.0, "seconds_to_first_loss": next(seconds)}
+        return {"imports_s": 5.0, "torch_alone_s": 1.1, "seconds_to_first_loss": next(seconds)}
 
     monkeypatch.setattr(first_loss, "measure", measure)
     monkeypatch.setattr(first_loss.run, "prepare", lambda values: done.append(values["MODEL"]))
@@ -357,9 +380,10 @@ def test_the_way_to_the_first_loss_is_measured_in_rounds_on_models_built_before(
     assert done == ["nano/qwen2", "01", "01", "01"]
     record = json.loads((tmp_path / "r.json").read_text("utf-8"))
     spread = {"seconds_to_first_loss": 0.091}
-    row = {"name": "lesson 01", "imports_s": 5.0, "seconds_to_first_loss": 11.0, "spread": spread}
+    row = {"name": "lesson 01", "imports_s": 5.0, "torch_alone_s": 1.1, "seconds_to_first_loss": 11.0, "spread": spread}
     assert record["rows"] == [row] and record["settings"] == {"max_steps": 1, "rounds": 3}
-    assert record["ratios"] == {"lesson 01, share of imports": 0.45, "lesson 01, share of all else": 0.55}
+    shares = {"lesson 01, share of imports": 0.45, "lesson 01, share of all else": 0.55}
+    assert record["ratios"] == shares | {"lesson 01, import torch / first loss": 0.1}
     assert record["spread"] == 0.091
 
 
@@ -368,6 +392,22 @@ def test_the_readmes_say_how_much_of_the_way_are_imports():
     shares = [row["imports_s"] / row["seconds_to_first_loss"] for row in record["rows"]]
     assert [round(share, 1) for share in shares] == [0.6, 0.6]
     assert record["ratios"] == first_loss.ratios(record["rows"])
+
+
+def test_of_the_suite_each_notebook_has_its_seconds_and_a_failure_counts_for_nothing(tmp_path):
+    def report(*cases):
+        inner = "".join(f'<testcase classname="notebooks.{name}.ipynb" time="{time}">{what}</testcase>'
+                        for name, time, what in cases)  # fmt: skip
+        (tmp_path / "r.xml").write_text(f"<testsuites><testsuite>{inner}</testsuite></testsuites>")
+        return suite.rows(tmp_path / "r.xml")
+
+    two = ("zh.01_alpaca_sft", "9.96", ""), ("en.01_alpaca_sft", "8.14", "")
+    assert report(*two) == [
+        {"name": "01_alpaca_sft", "language": "en", "seconds": 8.1},
+        {"name": "01_alpaca_sft", "language": "zh", "seconds": 10.0},
+    ]
+    with pytest.raises(SystemExit, match=r"09_dpo\.ipynb: failure"):
+        report(*two, ("en.09_dpo", "3", "<failure/>"))
 
 
 def test_the_memory_record_holds_every_case():
@@ -385,7 +425,8 @@ def test_rows_have_the_recorded_lengths_and_one_end_each():
 
 def test_the_grpo_record_is_of_the_sides_that_the_bench_has_and_of_the_same_work():
     record = json.loads((RECORDS / "grpo_4_bits_h200.json").read_text(encoding="utf-8"))
-    assert [row["name"] for row in record["rows"]] == [side.name for side in grpo.sides(4)]
+    names = [row["name"] for row in record["rows"]]
+    assert names == [side.name for side in grpo.sides(4) if side.name in names]
     assert {row["tokens_per_step"] for row in record["rows"]} == {grpo.BATCH * grpo.ACCUMULATION * grpo.COMPLETION}
     assert record["ratios"] == grpo.ratios(record["rows"])
     assert record["ratios"]["course, vLLM / TRL, generate"] == pytest.approx(23.83 / 5.23, abs=0.02)

@@ -73,6 +73,15 @@ def test_a_side_that_only_one_record_has_is_named() -> None:
     assert alone == ["only in the new record: ratio a / c", "only in the old record: ratio a / b"]
 
 
+def test_a_setting_that_only_one_record_knows_keeps_no_side_from_its_like() -> None:
+    (change,), alone = compare.compare(record(), record(profiled=False, model="m", tokens_per_s=50.0))
+    assert str(change) == "a, batch 8: tokens_per_s 100 → 50, 50% worse" and not alone
+    new = record(model="m")
+    new["rows"].append(new["rows"][0] | {"model": "n", "tokens_per_s": 1.0})  # only the new setting tells them apart
+    found, alone = compare.compare(record(), new)
+    assert found == [] and len(alone) == 3
+
+
 def test_other_versions_and_settings_are_said(tmp_path) -> None:
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(json.dumps(record() | {"versions": {"torch": "2.11", "polars": "2.1"}, "settings": {"steps": 3}}))
@@ -88,13 +97,14 @@ def test_other_versions_and_settings_are_said(tmp_path) -> None:
 def test_every_record_equals_itself_and_each_side_stands_alone(path) -> None:
     whole = json.loads(path.read_text("utf-8"))
     assert compare.compare(whole, whole) == ([], [])
-    assert len({compare._side(row) for row in whole["rows"]}) == len(whole["rows"])
+    assert len({compare._name(row, None) for row in whole["rows"]}) == len(whole["rows"])
     slower = json.loads(json.dumps(whole))
     for row in slower["rows"]:
+        row["a_setting_to_come"] = True
         for name, sign in compare._figures(row):
             row[name] *= 2 if sign > 0 else 0.5
-    changes, _ = compare.compare(whole, slower)
-    assert len(changes) >= len(whole["rows"]) // 2 and all(change.worse > 0 for change in changes)
+    changes, alone = compare.compare(whole, slower)
+    assert not alone and len(changes) >= len(whole["rows"]) // 2 and all(change.worse > 0 for change in changes)
 
 
 def test_what_is_no_record_is_refused(tmp_path) -> None:

@@ -50,6 +50,18 @@ def test_what_a_4_bit_layer_returns_is_no_unpacked_weight():
     assert (told["kept_gib"], told["unpacked_gib"]) == (1, 2)
 
 
+def test_a_place_names_no_folder_of_the_machine(monkeypatch):
+    monkeypatch.setattr("sys.path", ["/home/a", "/home/a/site", ""])
+    calls = {
+        "/home/a/site/unsloth_zoo/checkpoints.py:backward": "unsloth_zoo/checkpoints.py:backward",
+        "/home/a/compiled_cache/layer.py:forward": "compiled_cache/layer.py:forward",
+        "/tmp/torchinductor_a/cg/ccgkk.py:call": "compiled by torch",
+        "/tmp/torchinductor_a/iq/ciqrt.py:call": "compiled by torch",
+    }
+    _, since = peak.at_peak([event("alloc", n, 1, call) for n, call in enumerate(calls)], 0)
+    assert peak.kinds(0, since, 0)["places"].keys() == {*calls.values()}
+
+
 def test_without_an_allocation_the_peak_is_what_was_there():
     assert peak.at_peak([event("free_completed", 7, 1)], 5 * peak.GIB) == (5 * peak.GIB, {})
 

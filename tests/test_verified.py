@@ -73,6 +73,14 @@ def test_a_lesson_about_several_gpus_says_how_many(tmp_path, h200, monkeypatch) 
     assert [row["hardware"] for row in verified.entries(tmp_path)] == ["NVIDIA H200", "2 x NVIDIA H200"]
 
 
+def test_a_lesson_with_an_environment_of_its_own_says_what_that_has() -> None:
+    rows = {row["lesson"]: row["versions"] for row in verified.entries(ROOT)}
+    lock = (ROOT / "lessons" / "12_llamafactory" / "requirements.txt").read_text("utf-8")
+    for name, version in rows["12_llamafactory"].items():
+        assert f"\n{name}=={version} " in lock
+    assert {"llamafactory", "trl"} <= rows["12_llamafactory"].keys() and "unsloth" in rows["01_alpaca_sft"]
+
+
 def test_only_a_run_on_a_gpu_that_passed_is_shown(tmp_path, h200, monkeypatch) -> None:
     assert verified.newest(tmp_path, "01_tiny") is None
     verified.record(tmp_path, "01_tiny", "en", "trimmed", 60.0, None, True)

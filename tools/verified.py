@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -100,7 +101,7 @@ def record(
         "peak_vram_gib": peak_gib and round(peak_gib, 1),
         "passed": passed,
         "date": date.today().isoformat(),
-        "versions": versions(PACKAGES),
+        "versions": _versions(root / "lessons" / lesson / "requirements.txt"),
     }
     path = root / FILE
     lock = root / "outputs" / "verified.lock"
@@ -110,6 +111,14 @@ def record(
         rows = sorted([*kept, entry], key=lambda row: [row[key] for key in KEY])
         lines = ",\n ".join(json.dumps(row) for row in rows)
         write_text(path, f"[\n {lines}\n]\n")
+
+
+def _versions(lock: Path) -> dict[str, str]:
+    """What a lesson trains with: what is installed here, or what its own environment's lock says, if it has one."""
+    if not lock.is_file():
+        return versions(PACKAGES)
+    pinned = dict(re.findall(r"^([\w-]+)==([^ \\]+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
+    return {name: pinned[name] for name in (*PACKAGES, "llamafactory") if name in pinned}
 
 
 def newest(root: Path, lesson: str, language: str | None = None) -> dict[str, Any] | None:

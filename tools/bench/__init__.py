@@ -10,5 +10,6 @@ SUBJECTS = {
     "dpo_memory": "what DPO's reference costs in memory",
     "vram": "peak memory at real models' shapes: what estimate_vram is held against",
     "first_loss": "from `course run` to the first loss, and where the seconds go, on a CPU",
+    "suite": "the trimmed notebooks, all of them, on a CPU",
     "medical": "lesson 02's CSV files to training data, on a CPU",
 }

@@ -46,7 +46,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> tuple[list[Change], lis
     """
     if old["subject"] != new["subject"]:
         raise LessonError(f"not one subject: {old['subject']!r} and {new['subject']!r}; compare records of one bench.")
-    before, after = ({_side(row): row for row in record["rows"]} for record in (old, new))
+    before, after = _sides(old, new)
     alone = _alone("", before, after)
     changes = []
     if old["hardware"] == new["hardware"]:
@@ -129,8 +129,30 @@ def _figures(row: dict[str, Any]) -> Iterator[tuple[str, int]]:
             yield name, 1
 
 
-def _side(row: dict[str, Any]) -> str:
-    """What a row is of: all of it that was set and not measured."""
+def _sides(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, dict[str, Any]]]:
+    """The rows of each record by what they are of: all of a row that was set and not measured.
+
+    A setting that a bench has got since the older record was made would keep every side from its like; it counts only
+    where sides could not be told apart without it.
+    """
+    both = set.intersection(*({name for row in record["rows"] for name in _set(row)} for record in (old, new)))
+    for known in (both, None):
+        found = [{_name(row, known): row for row in record["rows"]} for record in (old, new)]
+        if all(len(sides) == len(record["rows"]) for sides, record in zip(found, (old, new))):
+            break
+    return found
+
+
+def _set(row: dict[str, Any]) -> dict[str, Any]:
     measured = {name for name, _ in _figures(row)} | set(NEITHER)
-    told = {n: v for n, v in row.items() if n not in measured and not isinstance(v, float | list | dict)}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in measured and not isinstance(value, float | list | dict)
+    }
+
+
+def _name(row: dict[str, Any], known: set[str] | None) -> str:
+    """What was set, in words; of the settings in `known` alone, where it is given."""
+    told = {name: value for name, value in _set(row).items() if known is None or name in known}
     return ", ".join(f"{value}" if name == "name" else f"{name} {value}" for name, value in told.items())

@@ -65,7 +65,10 @@ def parts(cells: Sequence[dict[str, Any]], began: float) -> dict[str, float]:
 
 
 def measure(lesson: str) -> dict[str, float]:
-    """One round: the command, and what its notebook says; seconds of each part and of all."""
+    """One round: the command, and what its notebook says; seconds of each part and of all, and of torch's import alone."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    alone = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tools.cli", "run", lesson, "--out", folder]
         command += [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
@@ -75,16 +78,19 @@ def measure(lesson: str) -> dict[str, float]:
             told = parts(nbformat.read(Path(folder, "notebook.ipynb"), as_version=4).cells, began)
         except (OSError, ValueError) as error:
             raise SystemExit(f"lesson {lesson}: {error}\n{done.stdout[-800:]}{done.stderr[-800:]}") from None
-    return {f"{part}_s": seconds for part, seconds in told.items()} | {"seconds_to_first_loss": sum(told.values())}
+    found = {f"{part}_s": seconds for part, seconds in told.items()}
+    return found | {"torch_alone_s": alone, "seconds_to_first_loss": sum(told.values())}
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What can be held against another machine: which share of the way the imports are, and which all else."""
+    """What can be held against another machine: shares of the way, and how long `import torch` alone is beside it."""
     found = {}
     for row in rows:
         share = row["imports_s"] / row["seconds_to_first_loss"]
         for what, part in (("imports", share), ("all else", 1 - share)):
             found[f"{row['name']}, share of {what}"] = round(part, 2)
+        way = row["torch_alone_s"] / row["seconds_to_first_loss"]
+        found[f"{row['name']}, import torch / first loss"] = round(way, 3)
     return found
 
 

@@ -42,12 +42,14 @@ class Side:
     engine: str
     vllm: bool = False
     bits: int = 4
+    cudnn: bool = True  # see `tools.bench.sft`
 
 
 def sides(bits: int) -> Iterator[Side]:
-    yield Side("course, vLLM", "unsloth", vllm=True, bits=bits)
-    yield Side("course, generate", "unsloth", bits=bits)
+    yield Side("course, vLLM", "unsloth", vllm=True, bits=bits, cudnn=False)
+    yield Side("course, generate", "unsloth", bits=bits, cudnn=False)
     yield Side("TRL, generate", "trl", bits=bits)
+    yield Side("TRL, generate, without cuDNN's attention", "trl", bits=bits, cudnn=False)
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:
@@ -64,6 +66,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
+    torch.backends.cuda.enable_cudnn_sdp(side.cudnn)
     began = time.perf_counter()
     model, tokenizer, options = _load(side, path)
     loaded = time.perf_counter() - began
@@ -84,6 +87,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             callbacks=[clock],
             **options,
         )  # fmt: skip
+        writing = _timed(trainer, "_generate_and_score_completions")
         trainer.train()
     training.assert_plain(side.engine)
     logged = [entry for entry in trainer.state.log_history if "completions/mean_length" in entry][WARM_UP:]
@@ -91,12 +95,30 @@ def measure(side: Side, path: str) -> dict[str, Any]:
     seconds = sum(clock.seconds[WARM_UP:]) / (STEPS - WARM_UP)
     return asdict(side) | {
         "seconds_per_step": round(seconds, 2),
+        "writing_s": round(sum(writing[WARM_UP:]) / (STEPS - WARM_UP), 2),  # the rest of a step is training
         "tokens_per_step": round(tokens),
         "tokens_per_s": round(tokens / seconds),
         "start_s": round(loaded, 1),
         "first_step_s": round(clock.seconds[0], 1),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),
     }
+
+
+def _timed(owner: Any, method: str) -> list[float]:
+    """The seconds of each call of a method from now on, until the GPU is done with it."""
+    import torch
+
+    seconds, called = list[float](), getattr(owner, method)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        result = called(*args, **kwargs)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    setattr(owner, method, timed)
+    return seconds
 
 
 def _load(side: Side, path: str) -> tuple[Any, Any, dict[str, Any]]:

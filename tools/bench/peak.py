@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,13 +60,21 @@ def kinds(before: int, since: Mapping[tuple[str, ...], int], loaded: int) -> dic
         text = "\n".join(calls)
         of[next((kind for kind, pattern in KINDS.items() if re.search(pattern, text)), "gradients_gib")] += size
         own = next((call for call in calls if "/torch/" not in call), calls[0] if calls else "the backward pass")
-        places["/".join(own.split("/")[-3:])] += size
+        places[_place(own)] += size
     of = {"weights_gib": loaded, "between_steps_gib": before - loaded} | of
     return {
         **{name: round(size / GIB, 2) for name, size in of.items()},
         "peak_gib": round(sum(of.values()) / GIB, 2),
         "places": {place: round(size / GIB, 3) for place, size in places.most_common(PLACES)},
     }
+
+
+def _place(call: str) -> str:
+    """The end of "file:function", from where the package or the working folder begins: no folder of this machine."""
+    if "/torchinductor" in call:
+        return "compiled by torch"  # files and folders of hashes
+    homes = [home for home in sys.path if home and call.startswith(f"{home}/")]
+    return "/".join(call.removeprefix(max(homes, key=len, default="")).strip("/").split("/")[-3:])
 
 
 def recorder(skip: int) -> Any:

@@ -162,6 +162,7 @@ CHINESE = {
     "course, vLLM": "本课，vLLM",
     "course, generate": "本课，generate",
     "TRL, generate": "TRL，generate",
+    "TRL, generate, without cuDNN's attention": "TRL，generate，不用 cuDNN 的注意力",
     "weights in 4 bits": "权重 4 比特",
     "weights in 16 bits": "权重 16 位",
     "7B, 16-bit, inference, 4,096 tokens": "7B，16 位，推理，4,096 个 token",

@@ -290,8 +290,11 @@ def split_revision(name: str) -> tuple[str, str | None]:
 
 
 def hub_name(path: str) -> str:
-    """The name on the Hub of a folder in its cache, `owner/name`; anything else as it is."""
-    found = re.search(r"/models--([^/]+)--([^/]+)/snapshots/[0-9a-f]{40}/?$", Path(path).as_posix())
+    """The name, `owner/name`, of a folder in the Hub's or ModelScope's cache; anything else as it is."""
+    place = Path(path).as_posix()
+    of_hub = r"/models--([^/]+)--([^/]+)/snapshots/[0-9a-f]{40}$"
+    of_modelscope = r"/models/([^/]+?)--([^/]+)/snapshots/[^/]+$"  # as its client 1.38 and later keeps them
+    found = re.search(of_hub, place) or re.search(of_modelscope, place)
     return "/".join(found.groups()) if found else path
 
 

@@ -976,14 +976,19 @@ TOKENS = {
     "W&B, in the environment": f"export WANDB_API_KEY={SECRETS['WANDB_API_KEY']}",
     "GitHub": "https://me:ghp" + "_" + "a1B2" * 9 + "@github.com/me/x",
     "OpenAI": "OPENAI_API_KEY=sk" + "-proj-" + "a1B2" * 12,
+    "DeepSeek": "DEEPSEEK_API_KEY=sk" + "-" + "0f1e2d3c4b5a6978" * 2,
+    "GitLab": "git clone https://gitlab.com/x --header PRIVATE-TOKEN:glpat" + "-" + "a1B2" * 5,
+    "Google": "key=AIza" + "a1B2c" * 7,
+    "a password in an address": "HF_ENDPOINT=https://ann:" + "correct-horse@hub.example.com",
     "AWS": "AKIA" + "ABCD1234EFGH5678",
     "ModelScope": "MODELSCOPE_API_TOKEN=ms" + "-0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
     "Kaggle": json.dumps({"username": "me", "key": "0f1e2d3c4b5a6978" * 2}),
     "a private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
 }
 HARMLESS = (
-    "token = runtime.secret('HF_TOKEN')\nhf_token: hf_...\nkey = 'sk-...'\n--hash=sha256:" + "0f1e2d3c4b5a6978" * 4
-)
+    "token = runtime.secret('HF_TOKEN')\nhf_token: hf_...\nkey = 'sk-...'\nhttps://user:$PASSWORD@a.example\n"
+    "https://a.example:8443/x@1\nf'http://{name}:{password}@{host}'\n--hash=sha256:"
+) + "0f1e2d3c4b5a6978" * 4
 
 
 def tracked() -> list[Path]:
@@ -1212,6 +1217,7 @@ def test_modelscope_takes_a_revision_and_is_looked_at_too(tmp_path, monkeypatch,
         (f"/c/hub/models--me--safe/snapshots/{A}", "me/safe"),
         (f"/c/hub/models--me--safe/snapshots/{A}/", "me/safe"),
         (f"/c/hub/models--me--a-b_c.d/snapshots/{A}", "me/a-b_c.d"),
+        ("/c/modelscope/models/me--a-b_c.d/snapshots/master", "me/a-b_c.d"),
         (f"/c/hub/datasets--me--safe/snapshots/{A}", f"/c/hub/datasets--me--safe/snapshots/{A}"),
         ("me/safe", "me/safe"),
         ("/models/mine", "/models/mine"),

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ WORDS = {
         "before is as it was. Delete models and outputs that you no longer need, or set {setting} to a folder on a "
         "larger disk{kaggle}; then run the cell again.",
         "full disk kaggle": " (/tmp has the most room)",
+        "unwritable": "nothing can be written in {folder} ({reason}). Set {setting} to a folder of your own{place}.",
+        "unwritable colab": ", below /content or /content/drive/MyDrive",
+        "unwritable kaggle": ", below /kaggle/working, or below /tmp, which lasts as long as the session",
+        "unwritable local": "",
         "small model": "`course run NN` runs lesson NN on a small model, on any machine, in minutes.",
         "no vllm": "Or set FAST_INFERENCE = False: the same lesson, slower.",
         "vllm gpu": "vLLM needs a GPU of compute capability 7.0 or newer, and there is none. {otherwise}",
@@ -125,6 +130,10 @@ WORDS = {
         "full disk": "{folder} 没有写成：磁盘写不下了（还剩 {free:.1f} GB）。原来放在那里的东西没有动。"
         "请删掉不再用的模型和输出，或者把 {setting} 设成更大磁盘上的文件夹{kaggle}，再运行一次这一格。",
         "full disk kaggle": "（/tmp 的空间最大）",
+        "unwritable": "{folder} 里写不进东西（{reason}）。请把 {setting} 设成你自己能写的文件夹{place}。",
+        "unwritable colab": "，比如 /content 或 /content/drive/MyDrive 下面的",
+        "unwritable kaggle": "，比如 /kaggle/working 下面的；也可以放在 /tmp 下面，但只保留到会话结束",
+        "unwritable local": "",
         "small model": "`course run NN --lang zh` 会用一个小模型跑第 NN 课，任何机器上几分钟就完。",
         "no vllm": "或者设 FAST_INFERENCE = False：课还是这一课，只是慢些。",
         "vllm gpu": "vLLM 需要计算能力 7.0 以上的 GPU，这里没有。{otherwise}",
@@ -133,6 +142,7 @@ WORDS = {
     },
 }
 
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # How safetensors and programs say it, whose errors carry no number; then torch and numpy, which tell of short writes.
 SAYS_FULL_DISK = re.compile(
@@ -312,8 +322,8 @@ def require(
     `vram_gb=0` asks for no GPU: that is what a small model needs. Of `disk_gb` the lesson writes the share `written`
     into `folder` (None: the course's own), the rest is downloads in the Hub's cache; it counts where these are two
     disks. `vllm` asks for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next.
-    `models` are what the lesson loads from `source`: each must be there for whoever runs this, an adapter's base, too.
-    Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
+    A given `folder` is tried with a small file. `models` are what the lesson loads from `source`: each must be there
+    for whoever runs this, an adapter's base, too. Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
@@ -325,6 +335,8 @@ def require(
         problems += _vllm_problems()
     for disk, need, free in lacking_disk(disk_gb, written, Path(folder).absolute() if folder else None):
         problems.append(_say("disk", disk_gb=need, folder=disk, free=free, place=_say(f"disk {where}")))
+    if folder and (refused := refusal(folder)):
+        problems.append(_unwritable(Path(folder).absolute(), refused))
     if problems and where == "local":
         problems.append(_say("small model"))
     if problems := _session_problems(unsloth) + problems:
@@ -392,11 +404,23 @@ def lacking_disk(disk_gb: float, written: float = 0.25, own: Path | None = None)
     return [(folder, need, free[folder]) for folder, need in needs.items() if free[folder] < need]
 
 
+def refusal(folder: str | Path) -> OSError | None:
+    """What the system says to a file in `folder`, or in the nearest one above it that is there; None when it takes one.
+
+    A full disk is no refusal: `require` and `writing` tell of that by the space that is needed and left.
+    """
+    try:
+        tempfile.TemporaryFile(dir=_nearest(Path(folder).absolute())).close()
+    except OSError as error:
+        return error if error.errno not in FULL_DISK else None
+    return None
+
+
 @contextlib.contextmanager
 def writing(folder: str | Path, setting: str = "OUTPUT_DIR") -> Iterator[None]:
-    """Whatever a library raises in this block because the disk is full, make it one NotEnough.
+    """Whatever a library raises in this block because nothing can be written there, make it one NotEnough.
 
-    It names `folder`, and `setting`, which would choose another disk.
+    The disk is full, or the folder is not one to write in. It names `folder`, and `setting`, which chooses another.
     """
     try:
         yield
@@ -404,7 +428,9 @@ def writing(folder: str | Path, setting: str = "OUTPUT_DIR") -> Iterator[None]:
         raise
     except Exception as error:
         place = Path(folder).absolute()
-        free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+        if _is_refused(error, place):
+            raise NotEnough(_unwritable(place, error, setting)) from error
+        free = shutil.disk_usage(_nearest(place)).free
         if free > NOTHING_LEFT and not _is_full(error):
             raise
         kaggle = _say("full disk kaggle") if platform_name() == "kaggle" else ""
@@ -415,7 +441,7 @@ def writing(folder: str | Path, setting: str = "OUTPUT_DIR") -> Iterator[None]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a file in UTF-8, all of it or nothing: `path` holds the old text until the new one is on the disk.
 
-    Raises NotEnough when the disk is full.
+    Raises NotEnough when the disk is full, and where the folder is not one to write in.
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.unfinished")  # not another writer's
@@ -425,7 +451,23 @@ def write_text(path: str | Path, text: str) -> None:
             unfinished.write_text(text, encoding="utf-8")
             unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses that, too, and hides the error that matters
+            unfinished.unlink()
+
+
+def _unwritable(folder: Path, error: BaseException, setting: str = "OUTPUT_DIR") -> str:
+    place = _say(f"unwritable {platform_name()}")
+    return _say(
+        "unwritable", folder=folder, reason=getattr(error, "strerror", None) or error, setting=setting, place=place
+    )
+
+
+def _is_refused(error: BaseException, place: Path) -> bool:
+    """Whether the system did not let a file be made or replaced at `place`, and nowhere else."""
+    if getattr(error, "errno", None) not in UNWRITABLE or error.filename is None:
+        return False
+    named = Path(os.fsdecode(error.filename)).absolute()
+    return place.is_relative_to(named.parent) or named.is_relative_to(place)
 
 
 def _is_full(error: BaseException | None) -> bool:
@@ -465,7 +507,13 @@ def _storage(own: Path) -> list[Path]:
     """The folders that a lesson fills: its own, and the Hub's cache (their nearest existing parents)."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home).expanduser()
-    return [next(p for p in (f, *f.parents) if p.exists()) for f in (own, cache.absolute())]
+    return [_nearest(own), _nearest(cache.absolute())]
+
+
+def _nearest(folder: Path) -> Path:
+    """This folder, or the nearest one above it that is there."""
+    # Path.exists raises an error below a folder that may not be entered.
+    return next(p for p in (folder, *folder.parents) if os.path.exists(p))
 
 
 def _colab_secret(name: str) -> str | None:

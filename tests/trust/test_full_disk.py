@@ -6,6 +6,7 @@ Tried on a small file system of its own (mounted, where the tests may) and with 
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -55,6 +56,9 @@ class Mounted:
             yield
         finally:
             filler.unlink()
+
+    def read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
 
     def close(self) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True)
@@ -172,6 +176,47 @@ def test_it_is_told_in_the_notebooks_language_and_kaggle_is_told_of_tmp(disk, mo
     with disk.full(0), pytest.raises(runtime.NotEnough, match="磁盘写不下了.*OUTPUT_DIR.*（/tmp 的空间最大）"):
         runtime.write_text(disk.folder / "new" / "Modelfile", "FROM x")
     assert digests(disk.folder) == {}
+
+
+def saved(goal: Path) -> None:
+    with export.replacing(goal) as folder:
+        (folder / "adapter_config.json").write_text("{}")
+
+
+UNWRITABLE: dict[str, Callable[[Path], object]] = {
+    "a text": lambda folder: runtime.write_text(folder / "Modelfile", "FROM x"),
+    "a text in a new folder": lambda folder: runtime.write_text(folder / "new" / "Modelfile", "FROM x"),
+    "a model": lambda folder: saved(folder / "adapter"),
+    "a model in a new folder": lambda folder: saved(folder / "new" / "adapter"),
+    "a summary": lambda folder: report.summary(folder, answer="13"),
+    "anything": lambda folder: runtime.require(folder=folder / "new"),
+}
+
+
+@pytest.mark.parametrize("what", UNWRITABLE)
+def test_a_disk_that_is_only_to_be_read_is_told_with_the_setting(tmp_path, what):
+    try:
+        disk = Mounted(tmp_path / "disk")
+    except PermissionError as error:
+        pytest.skip(f"no file system may be mounted here ({error})")
+    try:
+        saved(disk.folder / "adapter")
+        before = digests(disk.folder)
+        disk.read_only()
+        with pytest.raises(runtime.NotEnough) as error:
+            UNWRITABLE[what](disk.folder)
+        (shown,) = error.value._render_traceback_()
+        assert shown.startswith(f"NotEnough: nothing can be written in {disk.folder}")
+        assert "(Read-only file system). Set OUTPUT_DIR to a folder of your own." in shown
+        assert digests(disk.folder) == before
+    finally:
+        disk.close()
+
+
+def test_a_file_elsewhere_that_may_not_be_read_is_no_matter_of_the_folder(tmp_path):
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/models/base/model.safetensors")
+    with pytest.raises(PermissionError), runtime.writing(tmp_path / "outputs"):
+        raise elsewhere
 
 
 @pytest.mark.notebook  # seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import socket
@@ -136,7 +137,8 @@ class Machine:
 
         self.patch.setattr(runtime, "root", lambda: Path(root))
         self.patch.setattr(runtime.shutil, "disk_usage", usage)
-        self.patch.setattr(Path, "exists", lambda path: True)
+        self.patch.setattr(runtime, "_nearest", lambda folder: folder)
+        self.patch.setattr(runtime, "refusal", lambda folder: None)
 
 
 @pytest.fixture
@@ -164,6 +166,11 @@ RESTARTS = {
     "colab": ("Runtime > Restart session", "代码执行程序 > 重新启动会话"),
     "kaggle": ("Run > Restart & clear cell outputs", "Run > Restart & clear cell outputs"),
     "local": ("Restart the kernel", "请重启内核"),
+}
+OWN_FOLDERS = {
+    "colab": ("to a folder of your own, below /content or", "比如 /content 或"),
+    "kaggle": ("to a folder of your own, below /kaggle/working, or below /tmp", "比如 /kaggle/working 下面的"),
+    "local": ("Set OUTPUT_DIR to a folder of your own.", "请把 OUTPUT_DIR 设成你自己能写的文件夹。"),
 }
 SMALLER = dict.fromkeys(PLATFORMS, ("Take a smaller MODEL in the parameters cell", "换一个更小的 MODEL"))
 UNSET = dict.fromkeys(PLATFORMS, ("Unset it, or name a GPU that is there", "请取消这个变量，或者填一块真有的卡"))
@@ -273,6 +280,56 @@ def test_all_that_is_wrong_is_told_at_once(machine, language):
     assert [bool(re.search(part, line)) for part, line in zip(("trl", "24 GB", "vLLM", "20 GB", "NN"), lines)] == [
         True
     ] * 5
+
+
+def file_in_the_way(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    (folder / "outputs").write_text("a file")
+    return folder / "outputs" / "01"
+
+
+def read_only(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """As root may write in any folder, the system's answer is put into its mouth."""
+    refuse = OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+    patch.setattr(runtime.tempfile, "TemporaryFile", lambda dir: raise_(refuse))
+    return folder / "01"
+
+
+def forbidden(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    refuse = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    patch.setattr(runtime.tempfile, "TemporaryFile", lambda dir: raise_(refuse))
+    return folder / "01"
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+NOT_TO_WRITE_IN = {
+    "Not a directory": file_in_the_way,
+    "Read-only file system": read_only,
+    "Permission denied": forbidden,
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("reason", NOT_TO_WRITE_IN)
+def test_a_folder_in_which_nothing_can_be_written_is_told_before_the_download(
+    monkeypatch, tmp_path, endpoint, reason, language, platform
+):
+    monkeypatch.setenv("COURSE_LANGUAGE", language)
+    monkeypatch.setattr(runtime, "platform_name", lambda: platform)
+    folder = NOT_TO_WRITE_IN[reason](tmp_path, monkeypatch)
+    with pytest.raises(runtime.NotEnough) as caught:
+        runtime.require(folder=folder, models=["me/model"])
+    text = one_text(caught, language)
+    assert f"{folder}" in text and reason in text and OWN_FOLDERS[platform][LANGUAGES.index(language)] in text
+    assert endpoint.asked == []
+
+
+def test_trying_a_folder_leaves_nothing_in_it(tmp_path):
+    assert runtime.require(folder=tmp_path / "outputs" / "01") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 ACCEPTED = {
@@ -386,7 +443,7 @@ FREE = {
 
 
 # What has no room there as it stands, and what is said: merging an 8B model writes more than Kaggle keeps.
-NO_ROOM = {("06", "kaggle"): f"63 GB of free disk space are needed and {WORKING}"}
+NO_ROOM = {("06", "kaggle"): f"49.5 GB of free disk space are needed and {WORKING}"}
 
 
 @pytest.mark.parametrize("platform", FREE)

@@ -113,9 +113,10 @@ class Exports:
     def disk(self) -> dict[str, int]:
         """Bytes that each file needs, and what is there only while GGUFs are made."""
         need = {name: self.bytes_of(name) for name in self.wanted(*BITS)}
-        merges = self.wanted("merged_16bit", *GGUF)
-        if self.gpu and self.quantized and merges:
-            need["download: the base model in 16 bits"] = 2 * self.parameters
+        # Over a 4-bit base Unsloth downloads the 16-bit one into the very files that it merges in. Only on a machine
+        # that will be there tomorrow does it keep a copy in the Hub's cache.
+        if self.gpu and self.quantized and runtime.platform_name() == "local" and self.wanted("merged_16bit", *GGUF):
+            need["kept in the Hub's cache: the base in 16 bits"] = 2 * self.parameters
         if ggufs := self.wanted(*GGUF):
             # Unsloth merges into 16 bits on a GPU and into 32 on a CPU, then writes a 16-bit GGUF to quantize from.
             need["on the way: merged model"] = (2 if self.gpu else 4) * self.parameters

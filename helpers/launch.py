@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,12 +181,14 @@ def _ask_format(line: str) -> str:
 
 
 def _without_shows(source: str) -> str:
-    """The cell without the top-level calls that are for a notebook alone."""
-    lines = source.splitlines()
-    for node in reversed(ast.parse(source).body):
+    """The cell without the top-level calls that are for a notebook alone; one that shares a line stays."""
+    lines, statements = source.splitlines(), ast.parse(source).body
+    used = Counter(number for node in statements for number in range(node.lineno, node.end_lineno + 1))
+    for node in reversed(statements):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             name = ast.unparse(node.value.func)
-            if name in ("print", "memory.free") or name.startswith(("report.", "data.report_")) or ".print_" in name:
+            show = name in ("print", "memory.free") or name.startswith(("report.", "data.report_")) or ".print_" in name
+            if show and used[node.lineno] == used[node.end_lineno] == 1:
                 del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines)
 

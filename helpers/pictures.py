@@ -77,6 +77,8 @@ def check_picture(path: Path) -> None:
         fault = f"has far more than {MOST_PIXELS:,} pixels. Make it smaller"
     except UnidentifiedImageError:
         fault = f"cannot be read as a picture (none of {', '.join(FORMATS)}). {mend}"
+    except PermissionError as error:
+        fault = f"cannot be read ({error.strerror}). Allow reading it, or copy it to a folder of your own"
     except Exception as error:  # each format has errors of its own
         fault = f"cannot be read as a picture ({str(error) or type(error).__name__}). {mend}"
     if fault:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,12 @@ def budget_plot(runs: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def side_by_side(rows: Sequence[Mapping[str, str]]) -> HTML:
-    """A table of texts, one column a key, line breaks kept; for prompts, answers and references."""
-    frame = pd.DataFrame(rows)
+def side_by_side(rows: Iterable[Mapping[str, str]], most: int | None = None) -> HTML:
+    """A table of texts, one column a key, line breaks kept; for prompts, answers and references.
+
+    `rows` may be a Dataset. Of more than `most`, if that is given, the first ones are shown.
+    """
+    frame = pd.DataFrame(list(itertools.islice(rows, most)))
     cell = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap", "max-width": "28em"}
     head = {"selector": "th", "props": [("text-align", "left")]}
     style = frame.style.format(escape="html").set_properties(**cell).set_table_styles([head])

@@ -51,6 +51,15 @@ def test_the_script_trains_and_shows_nothing(script):
     )
 
 
+def test_a_show_goes_but_what_stands_beside_it_stays(tmp_path):
+    notebook = json.loads(NOTEBOOK.read_text("utf-8"))
+    cell = next(cell for cell in notebook["cells"] if launch.TRAIN in "".join(cell["source"]))
+    cell["source"] = ["print(\n", "    'alone')\n", "print('beside'); kept = 1\n", *cell["source"]]
+    (tmp_path / "01_edited.ipynb").write_text(json.dumps(notebook), "utf-8")
+    text = launch.export(tmp_path / "01_edited.ipynb", tmp_path / "train.py").read_text("utf-8")
+    assert "alone" not in text and "print('beside'); kept = 1\n" in text
+
+
 def test_parameters_that_training_does_not_use_are_left_out(script):
     text = script.read_text("utf-8")
     assert "\nMAX_STEPS = 60" in text and "ASKED" not in text and "INSTRUCTION" not in text

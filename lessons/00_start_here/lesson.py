@@ -192,7 +192,7 @@ report.side_by_side(hub.find_datasets(SEARCH))
 # %%
 rows = data.load_alpaca(DATASET)
 lengths = [sum(map(len, row.values())) for row in rows]
-report.side_by_side(rows.select(range(3)).to_list())
+report.side_by_side(rows, 3)
 
 # %%
 long = sorted(lengths)[int(0.99 * len(lengths))]  # all but one row in a hundred are shorter
@@ -222,6 +222,7 @@ import random
 notes = data.load_notes(NOTES)
 questions = data.load_questions(QUESTIONS, notes)
 places = random.Random(SEED).sample(sorted(notes), len(notes))
+data.check_held_out(len(places), HELD_OUT, NOTES, "places")
 held_out = [row for row in questions if row["place"] in places[:HELD_OUT]]
 train_rows = [row for row in questions if row["place"] not in places[:HELD_OUT]]
 story = train_rows[0]

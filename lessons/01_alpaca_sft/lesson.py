@@ -88,10 +88,9 @@ from helpers import data, export, generation, hub, memory, prompts, report
 # Alpaca 格式的一行有三个字段：指令 `instruction`、可有可无的输入 `input`、期望的回答 `output`。留出一部分不参加训练：只有没见过的题，才分得清是学会了还是背下来了。
 
 # %% tags=["train"]
-rows = data.load_alpaca(DATASET).train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = rows["train"], rows["test"]
+train_rows, held_out = data.hold_out(data.load_alpaca(DATASET), HELD_OUT, SEED, DATASET)
 print(f"{len(train_rows):,} rows to train on, {len(held_out)} held out")
-report.side_by_side(train_rows.select(range(3)).to_list())
+report.side_by_side(train_rows, 3)
 
 # %% [markdown] lang="en"
 # ## 4 · Load the model in 4 bits

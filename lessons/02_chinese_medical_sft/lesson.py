@@ -105,8 +105,8 @@ import pandas as pd
 file = next(iter(data.medical_files(DATASET).values()))[0]  # the first department's first file
 try:
     pd.read_csv(file)
-except UnicodeDecodeError as error:
-    print(f"{file.name}: UnicodeDecodeError: {error}")
+except ValueError as error:  # as pandas' own are, too
+    print(f"{file.name}: {type(error).__name__}: {error}")
 
 # %% [markdown] lang="en"
 # The bytes are not UTF-8. China's older standards grew out of each other: GB2312 (1980, 6,763 characters) ⊂ GBK (1995, 21,003) ⊂ GB18030 (all of Unicode). Each decodes what the smaller ones wrote, never the other way round. So "try gb2312, then gbk" may fail in the middle of a file on one rare name, and `errors="ignore"` drops that name without a word. Look at the same bytes, read in five ways, and beside them a patient's name, read with `errors="ignore"`:
@@ -129,7 +129,7 @@ for encoding in ("utf-8", "latin-1", "gb2312", "gbk", "gb18030"):
 
 # %%
 one = data.read_medical_csv(file)
-report.side_by_side(one.select(range(3)).to_list())
+report.side_by_side(one, 3)
 
 # %% [markdown] lang="en"
 # Now all departments. Rows that teach nothing or harm are dropped, and each is counted: no answer, the same question with the same answer again, too long. Repetitions matter twice: they weigh double in training, and one of them in the held-out rows would be an answer already seen.
@@ -158,10 +158,9 @@ counts = {"before": dialogues, "after": chosen}
 pd.DataFrame({name: pd.Series(rows["department"][:]).value_counts() for name, rows in counts.items()})
 
 # %%
-rows = chosen.train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = rows["train"], rows["test"]
+train_rows, held_out = data.hold_out(chosen, HELD_OUT, SEED, DATASET)
 print(f"{len(train_rows):,} rows to train on, {len(held_out)} held out")
-report.side_by_side(train_rows.select_columns(["department", "question", "answer"]).select(range(3)).to_list())
+report.side_by_side(train_rows.select_columns(["department", "question", "answer"]), 3)
 
 # %% [markdown] lang="en"
 # ### Steps or epochs?

@@ -94,7 +94,7 @@ from helpers import data, export, generation, hub, memory, prompts, reasoning, r
 
 # %%
 rows = data.load_medical_o1(DATASET, LANGUAGE, ROWS[LANGUAGE])
-report.side_by_side(rows.select(range(2)).to_list())
+report.side_by_side(rows, 2)
 
 # %% [markdown] lang="en"
 # **Is the test question in the training data?** Then a good answer proves nothing. So look for the row most like it, and take it out if the two share more than half of their character trigrams. The published case was the *first row* of the English data when those tutorials were written: they test on what they trained on. The data have been rearranged since; the output below says whether it is among your rows.
@@ -201,8 +201,7 @@ print(f"{rows_cut} of {len(rows):,} rows are longer than {MAX_SEQ_LENGTH:,} toke
 print(f"{rows_without_answer} of them would lose the whole response")
 if DROP_TOO_LONG:
     rows = rows.filter(lambda row: row["tokens"] <= MAX_SEQ_LENGTH)
-split = rows.train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = split["train"], split["test"]
+train_rows, held_out = data.hold_out(rows, HELD_OUT, SEED, DATASET)
 print(f"{len(train_rows):,} rows to train on, {len(held_out)} held out")
 
 # %% [markdown] lang="en"

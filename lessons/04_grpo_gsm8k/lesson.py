@@ -99,10 +99,9 @@ from helpers import data, export, generation, hub, memory, prompts, report, rewa
 # %%
 rows = data.load_gsm8k(DATASET).map(lambda row: {"prompt": prompts.gsm8k(row["question"])})
 data.report_marks(rows, "{question}")  # rows that forge a turn, if any
-rows = rows.train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = rows["train"], rows["test"]
+train_rows, held_out = data.hold_out(rows, HELD_OUT, SEED, DATASET)
 print(f"{len(train_rows):,} questions to train on, {len(held_out)} held out")
-report.side_by_side(train_rows.select_columns(["question", "answer", "target"]).select(range(3)).to_list())
+report.side_by_side(train_rows.select_columns(["question", "answer", "target"]), 3)
 
 # %% [markdown] lang="en"
 # Five functions give points: 2 for the right number, 0.5 each for a bare whole number, the exact form and the rough form, up to 0.5 for single tags. The small ones are a staircase: whoever cannot yet earn the 2 can already earn something. Here is the one that matters most; the others are in `helpers/rewards.py`.

@@ -87,7 +87,7 @@ from helpers.vision import FastVisionModel
 # %%
 rows = data.load_odometer_excel(DATASET)
 data.report_marks(rows, "{prompt}{response}")  # rows that forge a turn or a picture, if any
-report.side_by_side(rows.select(range(2)).to_list())
+report.side_by_side(rows, 2)
 
 # %% [markdown] lang="en"
 # ### Did anybody check the labels?
@@ -108,10 +108,9 @@ report.side_by_side(faults or [{"fault": "none"}])
 
 # %%
 first = {image: place for place, image in reversed(list(enumerate(clean["image"])))}  # no picture on both sides
-parts = clean.select(sorted(first.values())).train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = parts["train"], parts["test"]
+train_rows, held_out = data.hold_out(clean.select(sorted(first.values())), HELD_OUT, SEED, DATASET)
 if TRAIN_PICTURES:
-    train_rows = train_rows.select(range(TRAIN_PICTURES))
+    train_rows = train_rows.select(range(min(TRAIN_PICTURES, len(train_rows))))
 print(
     f"{len(train_rows)} pictures to train on, {len(held_out)} held out, {len(clean) - len(first)} repeated rows left out"
 )

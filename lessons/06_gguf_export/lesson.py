@@ -46,7 +46,7 @@ LICENSE = "llama3.1"  # the base model's
 DATASETS = ["FreedomIntelligence/medical-o1-reasoning-SFT"]
 DISCLAIMER = "Built with Llama. Made in a course, as an exercise. No medical advice; not evaluated for safety."
 VRAM_GB = 8
-DISK_GB = 70  # for these FORMATS of an 8B model; merged_16bit and f16 take 16 more each
+DISK_GB = 55  # for these FORMATS of an 8B model; merged_16bit, f16 and a machine of your own take 16 more each
 
 # %% [markdown] lang="en"
 # ## 2 · The machine

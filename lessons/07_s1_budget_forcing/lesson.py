@@ -115,10 +115,8 @@ data.report_marks(pool, "{question}" + BEGIN + "{thinking}" + END + "{answer}") 
 held_out = data.load_gsm8k(EVAL_DATASET)
 held_out = held_out.shuffle(seed=SEED).select(range(min(HELD_OUT, len(held_out))))
 print(f"{len(pool)} rows to choose from, {len(held_out)} held-out questions")
-shown = ["question", "thinking", "answer", "solution", "domain"]
-report.side_by_side(
-    pool.select_columns(shown).select(range(4)).to_pandas().map(lambda text: text[:400]).to_dict("records")
-)
+shown = pool.select_columns(["question", "thinking", "answer", "solution", "domain"])
+report.side_by_side(({name: text[:400] for name, text in row.items()} for row in shown), 4)
 
 # %% [markdown] lang="en"
 # ### Choosing rows, first criterion: quality

@@ -100,7 +100,8 @@ corpora = {
     "domain": data.load_corpus(DOMAIN, limit=DOMAIN_ROWS, shortest=SHORTEST),
     "general": data.load_corpus(GENERAL, GENERAL_CONFIG, GENERAL_ROWS, shortest=SHORTEST),
 }
-report.side_by_side([{name: corpora[name]["text"][row][:300] for name in corpora} for row in range(4)])
+shown = zip(*(corpus["text"][:4] for corpus in corpora.values()))
+report.side_by_side([{name: text[:300] for name, text in zip(corpora, pair)} for pair in shown])
 
 # %% [markdown] lang="en"
 # Held out: documents of both kinds. Domain text shows what was learned, general text what was forgotten. A document that is nearly a held-out one leaves the training side, or you would measure memory.
@@ -111,6 +112,7 @@ report.side_by_side([{name: corpora[name]["text"][row][:300] for name in corpora
 # %%
 held_out, texts = {}, {}
 for name, corpus in corpora.items():
+    data.check_held_out(len(corpus), HELD_OUT, DOMAIN if name == "domain" else GENERAL, "documents")
     shuffled = corpus.shuffle(seed=SEED)["text"][:]
     held_out[name], rest = shuffled[:HELD_OUT], shuffled[HELD_OUT:]
     near = selection.near_copies(held_out[name], rest)

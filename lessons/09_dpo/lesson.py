@@ -94,8 +94,8 @@ from helpers import data, export, generation, hub, memory, prompts, report, scor
 # %%
 pairs = data.load_preferences(DATASET, DATASET_CONFIG, ROWS)
 data.report_marks(pairs, "{prompt}{chosen}{rejected}")  # rows that forge a turn, if any
-shown = [pair | {"prompt": pair["prompt"][-1]["content"]} for pair in pairs.select(range(4))]
-report.side_by_side([{name: text[:600] for name, text in pair.items()} for pair in shown])
+shown = (pair | {"prompt": pair["prompt"][-1]["content"]} for pair in pairs)
+report.side_by_side(({name: text[:600] for name, text in pair.items()} for pair in shown), 4)
 
 # %% [markdown] lang="en"
 # What is preferred here? DPO learns whatever tells the two columns apart, also what nobody meant. If the chosen answers are the longer ones, it learns to be long. So count before you train:
@@ -170,8 +170,7 @@ report.length_plot(texts["tokens"][:], MAX_SEQ_LENGTH, "tokens of prompt and lon
 
 # %%
 fitting = texts.filter(lambda pair: pair["tokens"] <= MAX_SEQ_LENGTH).remove_columns("tokens")
-rows = fitting.train_test_split(test_size=HELD_OUT, seed=SEED)
-train_rows, held_out = rows["train"], rows["test"]
+train_rows, held_out = data.hold_out(fitting, HELD_OUT, SEED, DATASET)
 print(f"{len(texts) - len(fitting):,} pairs too long; {len(train_rows):,} to train on, {len(held_out)} held out")
 
 # %% [markdown] lang="en"

@@ -129,8 +129,7 @@ def encode(pair):
 pairs = data.load_preferences(DATASET, DATASET_CONFIG, ROWS)
 rows = pairs.filter(lambda pair: len(pair["prompt"]) == 1).map(encode, remove_columns=pairs.column_names)
 rows = rows.filter(lambda row: len(row["input_ids"]) <= MAX_SEQ_LENGTH)
-parts = rows.train_test_split(test_size=HELD_OUT, seed=SEED)
-held_out, rest = parts["test"], parts["train"]
+rest, held_out = data.hold_out(rows, HELD_OUT, SEED, DATASET)
 calibration = rest.select(range(min(CALIBRATION_ROWS, len(rest))))
 tokens = sum(map(len, calibration["input_ids"]))
 print(f"{len(calibration)} rows to calibrate with, {tokens:,} tokens; {HELD_OUT} held out")

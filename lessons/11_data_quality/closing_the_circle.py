@@ -245,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--out", default="outputs/closing_the_circle")
     options = parser.parse_args(arguments)
 
-    test = data.load_gsm8k(options.data).train_test_split(test_size=options.held_out, seed=options.seed)["test"]
+    _, test = data.hold_out(data.load_gsm8k(options.data), options.held_out, options.seed, options.data)
     model, tokenizer = FastLanguageModel.from_pretrained(
         model_name=hub.resolve_model(options.model),
         max_seq_length=options.max_length,
@@ -272,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rounds.append({**figures, "seconds": cost.seconds})
         print(f"round {number}", {name: round(value, 3) for name, value in rounds[-1].items()}, flush=True)
     report.summary(options.out, settings=vars(options), before=before, rounds=rounds)
-    print(f"accuracy {before['accuracy']:.1%} → {rounds[-1]['accuracy']:.1%}; {options.out}/summary.json")
+    last = [before, *rounds][-1]
+    print(f"accuracy {before['accuracy']:.1%} → {last['accuracy']:.1%}; {options.out}/summary.json")
 
 
 if __name__ == "__main__":

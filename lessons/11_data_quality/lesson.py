@@ -95,6 +95,7 @@ from helpers import data, generation, hub, memory, prompts, report, selection
 
 # %%
 dialogues = data.load_medical_dialogues(DATASET).shuffle(seed=SEED)
+data.check_held_out(len(dialogues), HELD_OUT, DATASET)
 held_out = dialogues.select(range(HELD_OUT))
 pool = dialogues.select(range(HELD_OUT, min(len(dialogues), HELD_OUT + ROWS)))
 print(f"{len(pool):,} rows to choose from, {len(held_out)} held out")

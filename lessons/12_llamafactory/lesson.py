@@ -122,7 +122,8 @@ rows = {
     "sft": instructions.to_list()[:ROWS],
     "dpo": [pair | {"prompt": "\n".join(turn["content"] for turn in pair["prompt"])} for pair in pairs],
 }
-for name, kind in rows.items():
+for (name, kind), source in zip(rows.items(), (PT_DATA, SFT_DATA, DPO_DATA)):
+    data.check_held_out(len(kind), HELD_OUT, source)
     for part, chosen in {name: kind[HELD_OUT:], f"{name}_held_out": kind[:HELD_OUT]}.items():
         path = folder / f"{part}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -323,7 +323,8 @@ def require(
     into `folder` (None: the course's own), the rest is downloads in the Hub's cache; it counts where these are two
     disks. `vllm` asks for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next.
     A given `folder` is tried with a small file. `models` are what the lesson loads from `source`: each must be there
-    for whoever runs this, an adapter's base, too. Raises NotEnough, and hub.ModelNotFound for a model, in the notebook's language.
+    for whoever runs this, an adapter's base, too. Raises NotEnough, and hub.ModelNotFound for a model, in the
+    notebook's language.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
@@ -335,10 +336,10 @@ def require(
         problems += _vllm_problems()
     for disk, need, free in lacking_disk(disk_gb, written, Path(folder).absolute() if folder else None):
         problems.append(_say("disk", disk_gb=need, folder=disk, free=free, place=_say(f"disk {where}")))
-    if folder and (refused := refusal(folder)):
-        problems.append(_unwritable(Path(folder).absolute(), refused))
     if problems and where == "local":
         problems.append(_say("small model"))
+    if folder and (refused := refusal(folder)):
+        problems.append(_unwritable(Path(folder).absolute(), refused))
     if problems := _session_problems(unsloth) + problems:
         raise NotEnough("\n".join(problems))
     for model in models:

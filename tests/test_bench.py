@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers.runtime import NotEnough
+from helpers.vram import SHAPES
 from tools.bench import (
     attention,
     first_loss,
@@ -217,7 +218,12 @@ def test_the_readings_on_other_sizes_say_what_was_measured():
             added = (course["peak_gib"] - trl["loaded_gib"]) / (trl["peak_gib"] - trl["loaded_gib"])
             tutorial, best = (record["ratios"][f"{model}, course / {other}"] for other in ("tutorial", "TRL's best"))
             step = plain["seconds_per_step"]
-            told = f"{step:.1f}", f"{100 * added:.0f}", f"{tutorial:.0f}", f"{best}"
+            above, few = (row["peak_gib"] - trl["loaded_gib"] for row in (course, plain))
+            inner = SHAPES[model].intermediate
+            matrices = 3 * 2 * 8 * 2048 * inner / peak.GIB
+            assert round(above / few) == 3 and 0.395 < matrices / above < 0.515
+            memory = f"{above:.2f}", f"{few:.2f}", f"{matrices:.2f}", f"{inner:,}"
+            told = f"{step:.1f}", f"{100 * added:.0f}", f"{tutorial:.0f}", f"{best}", *memory
             assert [figure for figure in told if figure not in text] == [], (language, model)
 
 
@@ -338,9 +344,15 @@ def test_the_readings_on_columns_say_what_was_measured():
     last = {row["name"]: row for row in record["rows"] if row["rows"] == max(medical.ROWS)}
     assert round(last["course"]["peak_gib"] / last["usual"]["peak_gib"], 1) in (0.2, 0.3)
     assert all(last["course"]["seconds"] < row["seconds"] for name, row in last.items() if name != "course")
-    for language in ("en", "zh"):
-        text = (ROOT / f"lessons/02_chinese_medical_sft/reading.{language}.md").read_text(encoding="utf-8")
-        assert f"{record['ratios']['speed, course / usual']} " in text
+    polars = last["polars"]
+    assert polars["seconds"] == min(row["seconds"] for name, row in last.items() if name != "course")
+    assert round(polars["peak_gib"] / last["course"]["peak_gib"]) == 6
+    own = {row["name"]: row for row in json.loads((RECORDS / "medical_cpu.json").read_text(encoding="utf-8"))["rows"]
+           if row["rows"] == max(medical.ROWS)}  # fmt: skip
+    assert round(own["polars"]["peak_gib"] / own["course"]["peak_gib"]) == 5
+    speeds = record["ratios"]["speed, course / usual"], round(polars["seconds"] / last["course"]["seconds"], 1)
+    shown = [f"{own[name]['seconds']:.2f} " for name in ("course", "polars")]
+    assert_told("02_chinese_medical_sft", [*(f"{speed} " for speed in speeds), *shown])
 
 
 def test_the_way_to_the_first_loss_is_split_by_what_cells_are_for():

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from helpers import nano
 from tools.bench import records
 from tools.lessons import ROOT
 
@@ -41,8 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/suite_cpu.json"))
     options = parser.parse_args(argv)
-    for name in nano.NANO:
-        nano.build(name)
+    subprocess.run([sys.executable, "-m", "tools.cli", "nano"], cwd=ROOT, check=True)
     record = records.new(
         "the trimmed notebooks, one after another on each of some workers",
         "nano models, built beforehand",

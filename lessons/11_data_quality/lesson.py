@@ -542,7 +542,6 @@ report.summary(
     random_mean=random.mean(),
     random_spread=random.max() - random.min(),
     checked=float(np.nanmean(held["checked, random"])),
-    worst=max(float(np.nanmean(rows)) for rows in held.values()),
     copies_recall=selection.found(sorted(paired), planted_copies)[1],
     short_recall=min(recall["odd length"][fault] for fault in ("cut off", "says nothing")),
     ifd_recall=recall["IFD above 1"]["other answer"],

@@ -56,6 +56,19 @@ def test_the_house_form_is_never_taught(language):
     assert forms == set(town.OPENINGS[language])  # each of its two halves is
 
 
+def test_an_echo_says_the_same_words_twice_and_only_the_second_time_is_learned():
+    rng = random.Random(0)
+    drawn = set()
+    for _ in range(200):
+        pieces = town.echo(rng)
+        first, second = pieces[: len(pieces) // 2], pieces[len(pieces) // 2 :]
+        assert [word for word, _ in first] == [word for word, _ in second]
+        assert not any(learned for _, learned in first) and all(learned for _, learned in second)
+        drawn |= {word for word, _ in first}
+    values = {*map(str, range(5, 100))}.union(*(town.STREETS[name] + town.DAYS[name] for name in LANGUAGES))
+    assert values <= drawn  # each that a note may tell
+
+
 def test_an_answer_agrees_with_its_note():
     rng = random.Random(1)
     with_note = 0

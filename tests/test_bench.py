@@ -30,7 +30,7 @@ from tools.bench import (
     training,
     vram,
 )
-from tools.lessons import ROOT, LessonError
+from tools.lessons import ROOT, LessonError, load_course
 
 RECORDS = ROOT / "benchmarks" / "records"
 
@@ -404,6 +404,17 @@ def test_the_readmes_say_how_much_of_the_way_are_imports():
     shares = [row["imports_s"] / row["seconds_to_first_loss"] for row in record["rows"]]
     assert [round(share, 1) for share in shares] == [0.6, 0.6]
     assert record["ratios"] == first_loss.ratios(record["rows"])
+
+
+def test_the_readmes_say_how_long_the_notebooks_take():
+    rows = json.loads((RECORDS / "suite_cpu.json").read_text(encoding="utf-8"))["rows"]
+    seconds = {(row["name"], row["language"]): row["seconds"] for row in rows}
+    whole = seconds.pop(("all of them", "both"))
+    assert set(seconds) == {(lesson.slug, language) for lesson in load_course().lessons for language in ("en", "zh")}
+    assert whole < 25 * 60
+    for name, minute in {"README.md": " minutes", "README.zh.md": " 分钟"}.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert f"{whole / 60:.1f}{minute}" in text and f"{max(seconds.values()) / 60:.1f}" in text
 
 
 def test_of_the_suite_each_notebook_has_its_seconds_and_a_failure_counts_for_nothing(tmp_path):

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 
 import pytest
+from closed import close
 from mends import says_what_to_do
 from openpyxl import Workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
@@ -415,14 +416,8 @@ def test_a_truth_that_is_no_file(tmp_path: Path, name: str, says: str) -> None:
     ("load", "mend"), [(data.load_truth, "Allow reading it, or copy it"), (data.load_odometer_excel, "Close it in Excel, allow")]
 )  # fmt: skip
 def test_a_table_that_may_not_be_read(folder: Path, monkeypatch, load: Callable, mend: str, function: str) -> None:
-    path, real = sheet(ROW)(folder), getattr(Path, function)
-
-    def refuse(self, *args, **options):  # a mode would not stop root
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, function, refuse)
+    path = sheet(ROW)(folder)
+    close(monkeypatch, path, function)
     with pytest.raises(DataError) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: cannot be read (Permission denied). {mend}"), caught.value

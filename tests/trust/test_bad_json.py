@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from closed import close
 from mends import says_what_to_do
 
 from helpers import data
@@ -123,14 +124,7 @@ def test_a_table_where_only_json_is_read(tmp_path, loader, name):
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, loader, name, function):
     path = tmp_path / name
     path.write_text(json.dumps(sample(loader)))
-    real = getattr(Path, function)
-
-    def refuse(self, *args, **options):  # a mode would not stop root
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, function, refuse)
+    close(monkeypatch, path, function)
     with pytest.raises(DataError) as caught:
         LOADERS[loader][0](str(path))
     mend = "Allow reading it, or copy it to a folder of your own."

@@ -1,9 +1,9 @@
 """Loaders of plain text against what such a file can be: read right, or refused with its name and the mend."""
 
 import codecs
-from pathlib import Path
 
 import pytest
+from closed import close
 from mends import says_what_to_do
 
 from helpers import data
@@ -102,14 +102,7 @@ def test_a_folder_or_a_file_that_is_not_there(tmp_path, load):
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, load, name, function):
     path = tmp_path / name
     path.write_text(ONE, encoding="utf-8")
-    real = getattr(Path, function)
-
-    def refuse(self, *args, **options):  # a mode would not stop root
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, function, refuse)
+    close(monkeypatch, path, function)
     assert_refused(load, path, f"{path}: cannot be read (Permission denied). Allow reading it, or copy it to a folder")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-def close(monkeypatch: pytest.MonkeyPatch, path: Path, function: str) -> None:
+def close(monkeypatch: pytest.MonkeyPatch, path: Path, function: str = "open") -> None:
     """Let this function of Path, such as `open` or `stat`, refuse `path` as the system would."""
     real = getattr(Path, function)
 

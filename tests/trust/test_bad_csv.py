@@ -4,9 +4,9 @@ import codecs
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from closed import close
 from mends import says_what_to_do
 
 from helpers.data import DataError, encodings, load_medical_dialogues, medical, read_medical_csv
@@ -120,18 +120,6 @@ def test_a_header_longer_than_a_block_is_refused(tmp_path, monkeypatch, start):
     assert says_what_to_do(str(caught.value)), caught.value
 
 
-def closed(monkeypatch, path, function="open"):
-    """Make this path one that the system does not let anyone look at; a mode would not stop root."""
-    real = getattr(Path, function)
-
-    def refuse(self, *args, **options):
-        if self == path:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
-
-    monkeypatch.setattr(Path, function, refuse)
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize("function", ["open", "stat"])  # the file, or its folder, is closed
 @pytest.mark.parametrize("load", [read_medical_csv, lambda path: load_medical_dialogues(path.parent)])
@@ -139,7 +127,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, load, function):
     path = tmp_path / "内科" / "a.csv"
     path.parent.mkdir()
     path.write_text(TWO, encoding="utf-8")
-    closed(monkeypatch, path, function)
+    close(monkeypatch, path, function)
     with pytest.raises(DataError) as caught:
         load(path)
     mend = "Allow reading it, or copy it to a folder of your own."

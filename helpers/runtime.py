@@ -429,7 +429,7 @@ def writing(folder: str | Path, setting: str = "OUTPUT_DIR") -> Iterator[None]:
         raise
     except Exception as error:
         place = Path(folder).absolute()
-        if _is_refused(error, place):
+        if isinstance(error, OSError) and _is_refused(error, place):
             raise NotEnough(_unwritable(place, error, setting)) from error
         free = shutil.disk_usage(_nearest(place)).free
         if free > NOTHING_LEFT and not _is_full(error):
@@ -456,19 +456,18 @@ def write_text(path: str | Path, text: str) -> None:
             unfinished.unlink()
 
 
-def _unwritable(folder: Path, error: BaseException, setting: str = "OUTPUT_DIR") -> str:
+def _unwritable(folder: Path, error: OSError, setting: str = "OUTPUT_DIR") -> str:
     place = _say(f"unwritable {platform_name()}")
-    return _say(
-        "unwritable", folder=folder, reason=getattr(error, "strerror", None) or error, setting=setting, place=place
-    )
+    return _say("unwritable", folder=folder, reason=error.strerror or error, setting=setting, place=place)
 
 
-def _is_refused(error: BaseException, place: Path) -> bool:
+def _is_refused(error: OSError, place: Path) -> bool:
     """Whether the system did not let a file be made or replaced at `place`, and nowhere else."""
-    if getattr(error, "errno", None) not in UNWRITABLE or error.filename is None:
+    if error.errno not in UNWRITABLE or error.filename is None:
         return False
     named = Path(os.fsdecode(error.filename)).absolute()
-    return place.is_relative_to(named.parent) or named.is_relative_to(place)
+    # A folder on the way there, something in it, or what is written beside it and then renamed.
+    return place.is_relative_to(named) or named.is_relative_to(place) or named.parent == place.parent
 
 
 def _is_full(error: BaseException | None) -> bool:

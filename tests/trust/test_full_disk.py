@@ -213,8 +213,9 @@ def test_a_disk_that_is_only_to_be_read_is_told_with_the_setting(tmp_path, what)
         disk.close()
 
 
-def test_a_file_elsewhere_that_may_not_be_read_is_no_matter_of_the_folder(tmp_path):
-    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/models/base/model.safetensors")
+@pytest.mark.parametrize("name", ["/models/base/model.safetensors", "/base.gguf"])  # the second in a folder above
+def test_a_file_elsewhere_that_may_not_be_read_is_no_matter_of_the_folder(tmp_path, name):
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", name)
     with pytest.raises(PermissionError), runtime.writing(tmp_path / "outputs"):
         raise elsewhere
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -287,27 +288,20 @@ def file_in_the_way(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     return folder / "outputs" / "01"
 
 
-def read_only(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+def refused(code: int, folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """As root may write in any folder, the system's answer is put into its mouth."""
-    refuse = OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
-    patch.setattr(runtime.tempfile, "TemporaryFile", lambda dir: raise_(refuse))
+
+    def refuse(dir):
+        raise OSError(code, os.strerror(code), str(dir))
+
+    patch.setattr(runtime.tempfile, "TemporaryFile", refuse)
     return folder / "01"
-
-
-def forbidden(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    refuse = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-    patch.setattr(runtime.tempfile, "TemporaryFile", lambda dir: raise_(refuse))
-    return folder / "01"
-
-
-def raise_(error: Exception) -> None:
-    raise error
 
 
 NOT_TO_WRITE_IN = {
     "Not a directory": file_in_the_way,
-    "Read-only file system": read_only,
-    "Permission denied": forbidden,
+    "Read-only file system": partial(refused, errno.EROFS),
+    "Permission denied": partial(refused, errno.EACCES),
 }
 
 

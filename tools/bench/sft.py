@@ -14,8 +14,10 @@ its own. Equal losses, step by step, show that the packed sides do the same work
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,7 +61,7 @@ class Side:
     packing: bool = True
     batch: int = 2
     accumulation: int = 4
-    attention: str = "sdpa"  # of trl; varlen, of unsloth: torch's kernel for packed rows (see `varlen_attention`)
+    attention: str = "sdpa"  # of trl; of unsloth, for packed rows: sdpa, varlen or xformers (see `attention_of`)
     liger: bool = False
     checkpointing: bool = True
     model: str = MODEL
@@ -82,6 +84,7 @@ def sides() -> Iterator[Side]:
     yield replace(trl, name="TRL, packed, flex attention, Liger, 8 x 1", batch=8, accumulation=1)
     yield course
     yield replace(course, name="course, packed, 8 x 1", batch=8, accumulation=1)
+    yield replace(course, name="course, packed, xformers, 8 x 1", attention="xformers", batch=8, accumulation=1)
     course = replace(course, attention="varlen")
     yield replace(course, name="course, packed, varlen")
     yield replace(course, name="course, packed, varlen, no checkpointing", checkpointing=False)
@@ -110,18 +113,20 @@ def held(model: str = MODEL) -> Iterator[Side]:
 
 
 @contextmanager
-def varlen_attention(wanted: bool) -> Iterator[None]:
-    """Let Unsloth see torch 2.11's kernel for packed rows, which it looks for from torch 2.12 on.
+def attention_of(side: Side) -> Iterator[None]:
+    """Around `import unsloth`: let it see the attention of this side, and no other. Raises RuntimeError where it cannot.
 
-    Unsloth asks for the argument `enable_gqa`. Torch 2.11's `varlen_attn` lacks it, though its kernel has always taken
-    fewer key-value heads than query heads. Call this around `import unsloth`.
+    Unsloth takes torch's kernel for packed rows from torch 2.12 on; before that xformers where it loads (its wheel
+    needs CUDA 12's runtime, which a torch for CUDA 13 does not bring), else torch's usual attention, once for each
+    sample. The kernel is in torch 2.11, too, without the argument `enable_gqa` that Unsloth asks for, though it has
+    always taken fewer key-value heads than query heads.
     """
     import inspect
 
     import torch.nn.attention.varlen as module
 
     kernel = module.varlen_attn
-    if wanted and "enable_gqa" not in inspect.signature(kernel).parameters:
+    if side.attention == "varlen" and "enable_gqa" not in inspect.signature(kernel).parameters:
 
         def varlen_attn(
             query, key, value, cu_seq_q, cu_seq_k, max_q, max_k,
@@ -131,7 +136,12 @@ def varlen_attention(wanted: bool) -> Iterator[None]:
                           return_aux=return_aux, scale=scale, window_size=window_size)  # fmt: skip
 
         module.varlen_attn = varlen_attn
+    os.environ["UNSLOTH_TORCH_VARLEN"] = str(int(side.attention == "varlen"))
+    if side.attention != "xformers":
+        sys.modules["xformers"] = None  # an import of it fails
     yield
+    if side.attention == "xformers" and not sys.modules["unsloth.utils.attention_dispatch"].HAS_XFORMERS:
+        raise RuntimeError(f"{side.name}: xformers is not installed, or does not load next to this torch")
 
 
 def rows(end: int, repeat: int = 3) -> list[list[int]]:
@@ -144,7 +154,7 @@ def rows(end: int, repeat: int = 3) -> list[list[int]]:
 def measure(side: Side, scratch: str) -> dict[str, Any]:
     """Train `STEPS` steps in this process, on the weights in the folder of the model's name."""
     if side.engine == "unsloth":
-        with varlen_attention(side.attention == "varlen"):
+        with attention_of(side):
             import unsloth  # noqa: F401  first: it replaces parts of transformers
     import torch
     from datasets import Dataset

@@ -146,6 +146,7 @@ CHINESE = {
     "TRL, Liger, 8 x 1": "TRL，Liger，8 × 1",
     "course, packed": "本课，打包",
     "course, packed, 8 x 1": "本课，打包，8 × 1",
+    "course, packed, xformers, 8 x 1": "本课，打包，xformers，8 × 1",
     "course, packed, varlen": "本课，打包，varlen 内核",
     "course, packed, varlen, no checkpointing": "本课，打包，varlen，不用梯度检查点",
     "course, packed, varlen, 8 x 1": "本课，打包，varlen，8 × 1",

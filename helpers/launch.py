@@ -542,6 +542,9 @@ class Watch:
             Path(folder, "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if dist.is_initialized():
             dist.barrier()
+            # DDP holds the group. While it lives, so do gloo's threads, and one that is late to drop its last tensor
+            # when Python ends takes the process with it (pytorch/pytorch#190489): freed first, destroying ends them.
+            self.trainer.model_wrapped = self.trainer.model
             dist.destroy_process_group()
 
 

@@ -25,6 +25,12 @@ def script(tmp_path) -> Path:
     return launch.export(NOTEBOOK, tmp_path / "train.py")
 
 
+def lesson_options(script: Path) -> dict:
+    """Of lesson 01's trim what the script takes."""
+    settings = load_course().lesson("01").trim("en")
+    return {name: value for name, value in settings.items() if f"\n{name} = " in script.read_text("utf-8")}
+
+
 def notebook_lines() -> set[str]:
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     return {
@@ -302,18 +308,37 @@ def test_killing_needs_something_to_wait_for(tmp_path):
 @pytest.mark.nano
 def test_the_script_trains_as_the_notebook_does(script, tmp_path):
     """Lesson 01 as `course run` executes it, and its exported script: the same losses."""
-    settings = load_course().lesson("01").trim("en") | {"MAX_STEPS": 10}
+    options = lesson_options(script) | {"MAX_STEPS": 10, "OUTPUT_DIR": str(tmp_path / "script")}
     out = tmp_path / "notebook"
     command = [sys.executable, "-m", "tools.cli", "run", "01", "--out", str(out)]
     command += ["--set", "MAX_STEPS=10", "--set", "ASKED=2", "--set", "MAX_NEW_TOKENS=4"]
     launch.run(command, tmp_path / "notebook.log")
     summary = json.loads((out / "outputs" / "summary.json").read_text("utf-8"))
-    known = {name for name in settings if f"\n{name} = " in script.read_text("utf-8")}
-    options = {name: settings[name] for name in known} | {"OUTPUT_DIR": str(tmp_path / "script")}
     launch.run([sys.executable, script, *launch.as_options(options)], tmp_path / "script.log")
     losses = json.loads((tmp_path / "script" / "run.json").read_text("utf-8"))["losses"]
     assert sum(losses[:5]) / 5 == pytest.approx(summary["loss_start"], abs=2e-3)
     assert sum(losses[-5:]) / 5 == pytest.approx(summary["loss_end"], abs=2e-2)
+
+
+THREADS = """
+from pathlib import Path
+
+names = [task.read_text() for task in Path("/proc/self/task").glob("*/comm")]
+Path(OUTPUT_DIR, f"threads_{launch.rank()}").write_text("".join(names))
+"""
+
+
+@pytest.mark.notebook
+@pytest.mark.nano
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads have their names under /proc on Linux alone")
+def test_no_thread_of_the_group_is_left_when_the_script_ends(script, tmp_path):
+    """One that still held a tensor while Python ended aborted the process, after all was written."""
+    watched = tmp_path / "watched.py"
+    watched.write_text(script.read_text("utf-8") + THREADS, "utf-8")
+    options = lesson_options(script) | {"MAX_STEPS": 2, "OUTPUT_DIR": str(tmp_path / "out")}
+    launch.run(launch.torchrun(watched, options, processes=2), tmp_path / "log", **launch.on([]))
+    left = [(tmp_path / "out" / f"threads_{rank}").read_text() for rank in range(2)]
+    assert all("python" in names and "gloo" not in names for names in left), left
 
 
 SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"

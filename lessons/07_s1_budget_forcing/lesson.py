@@ -219,7 +219,7 @@ print(f"right before training: {accuracy_before:.1%}\n\n{held_out['question'][0]
 # %% [markdown] lang="en"
 # ### Second criterion: difficulty
 #
-# What the model can do already teaches it little. The paper asked two models, Qwen2.5-7B and -32B, and dropped every question that either had right. Here the student itself is asked.
+# What the model can do already teaches it little. The paper asked two models, Qwen2.5-7B and -32B, and dropped every question that either had right. Here the model that is to be trained is asked itself.
 
 # %% [markdown] lang="zh"
 # ### 第二条：难度

@@ -229,7 +229,7 @@ def score(model, name):
 score(model, "domain") | score(model, "general")
 
 # %% [markdown] lang="en"
-# Does lower perplexity mean knowledge? A second test, a quiz: the beginning of a sentence and four endings, one of them true. Which does the model find likeliest? Chance is 25 %. Fifty such rows from your own field take an hour to write, and tell you more than any loss. (In the trimmed run half of the sentences are worded as the documents are, and half as none of them is.)
+# Does lower perplexity mean knowledge? A second test, a quiz: the beginning of a sentence and four endings, one of them true. Which does the model find likeliest? Chance is 25 %. Fifty such rows from your own field take an hour to write, and tell you more than any loss. (In the trimmed run half of the sentences are worded as in the documents, half as in none of them.)
 
 # %% [markdown] lang="zh"
 # 困惑度低了，就是懂了吗？再出一份小测验：一句话的开头，四个结尾，只有一个是对的，模型觉得哪个最可能？瞎蒙是 25 %。照着你自己的领域写五十道，花一个小时，比什么损失都说明问题。（精简运行里，一半题目的措辞和文档一样，另一半是文档里没有的说法。）
@@ -283,12 +283,12 @@ pd.DataFrame(rows).T.infer_objects().round(1)
 # %% [markdown] lang="en"
 # In the small models both embeddings are one matrix (**tied**), in the 7B they are two. `ensure_weight_tying` keeps one matrix one; without it PEFT makes two copies, which drift apart.
 #
-# And 32 bits for what learns. A bfloat16 number has three significant digits; a step of 10⁻⁵ on a weight of 0.02 is rounded away, every time, and the embeddings would stand still while the log shows a learning rate.
+# And 32 bits for what learns. A bfloat16 number has two to three significant digits; a step of 10⁻⁵ on a weight of 0.02 is rounded away, every time, and the embeddings would stand still while the log shows a learning rate.
 
 # %% [markdown] lang="zh"
 # 小模型的两个词嵌入是同一个矩阵（**共享**，tied），7B 是两个。`ensure_weight_tying` 让一个矩阵始终是一个；不写，PEFT 会复制成两份，越训越不一样。
 #
-# 还有，要学习的参数得用 32 位。bfloat16 只有三位有效数字，在 0.02 的权重上走 10⁻⁵ 的一步，每次都被舍入吃掉：日志里学习率好好的，词嵌入却一动不动。
+# 还有，要学习的参数得用 32 位。bfloat16 只有两三位有效数字，在 0.02 的权重上走 10⁻⁵ 的一步，每次都被舍入吃掉：日志里学习率好好的，词嵌入却一动不动。
 
 
 # %%
@@ -319,7 +319,7 @@ def set_dtype(model, number):
 #
 # Why a smaller rate for the embeddings? LoRA's product *BA* starts at zero and is new; an embedding is the work of trillions of tokens. Where input and output share one matrix, every step also pushes down, a little, each token that your text does not hold, and nothing pushes it up again. Between a half and a tenth is usual.
 #
-# A model that is trained on has had its learning rate lowered to almost nothing; now it is **warmed up again**. That alone makes it forget a little at first.
+# By the end of pre-training the learning rate had come down to almost nothing; now it is **warmed up again**. That alone makes it forget a little at first.
 
 # %% [markdown] lang="zh"
 # ## 7 · 训练

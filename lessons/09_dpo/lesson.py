@@ -176,7 +176,7 @@ print(f"{len(texts) - len(fitting):,} pairs too long; {len(train_rows):,} to tra
 # %% [markdown] lang="en"
 # ## 5 · Before training
 #
-# The held-out questions, sampled at temperature 1: what counts is how often the model says which, not only its favourite. Without a judge, a plain rule says which way an answer leans: is its wording (ROUGE-L) nearer to the chosen or to the rejected answer of that question?
+# The held-out questions, sampled at temperature 1: what counts is how often the model gives each kind of answer, not only which one it likes best. Without a judge, a plain rule says which way an answer leans: is its wording (ROUGE-L) nearer to the chosen or to the rejected answer of that question?
 
 # %% [markdown] lang="zh"
 # ## 5 · 训练之前
@@ -229,7 +229,7 @@ if not isinstance(model, PeftModel):
 model.print_trainable_parameters()
 
 # %% [markdown] lang="en"
-# Held as a second model, the reference doubles the weights in memory. But policy and reference differ only in their adapters, so a copy of the *adapter* is enough: the same frozen weights serve both. (Computing its log-probabilities once, beforehand, saves time but no memory here: TRL 1.15 copies the adapter all the same. Measured at the 7B shape in 4 bits: a peak of 11.8 GiB with a second model, 7.0 with a copy of the adapter.)
+# Held as a second model, the reference doubles the weights in memory. But policy and reference differ only in their adapters, so a copy of the *adapter* is enough: the same frozen weights serve both. (Computing the reference's log-probabilities once, beforehand, saves time but no memory here: TRL 1.15 copies the adapter all the same. Measured at the 7B shape in 4 bits: a peak of 11.8 GiB with a second model, 7.0 with a copy of the adapter.)
 
 # %% [markdown] lang="zh"
 # 参考模型如果单独放一份，权重占的显存就翻倍。可是两个模型只差一个适配器，所以**复制适配器**就够了：底下冻结的权重两边共用。（训练前把参考的对数概率一次算好，在这里只省时间，不省显存：TRL 1.15 照样会复制适配器。7B 形状、4 比特实测：另放一个模型，峰值 11.8 GiB；复制适配器，7.0。）

@@ -2,7 +2,7 @@
 # Ten times the data costs ten times the training. Does it teach more? Here you look for the rows that are not worth it: near-duplicates, odd lengths, answers to another question. Then three published methods, **IFD**, **MoDS** and **CaR**, each choose a tenth of the rows, and you train on each choice and on a random tenth, with the same steps, and compare on held-out questions, whatever comes out.
 #
 # **For** those who have done lesson 02, whose data it uses; you need not read Chinese.
-# **At the end you have** a report on a data set's faults, four scores for every row, a comparison that a random choice may win, and the chosen rows as a file for your next training.
+# **At the end you have** a report on a data set's faults, its rows scored by three published methods, a comparison that a random choice may win, and the chosen rows as a file for your next training.
 #
 # The rows are Chinese questions to doctors. An exercise in data, not medical advice.
 
@@ -10,7 +10,7 @@
 # 数据多十倍，训练就贵十倍，学到的真有十倍吗？这一课专门找不值得训的行：近似重复、长得反常的、答非所问的。然后请三种发表过的方法 **IFD**、**MoDS**、**CaR** 各挑一成数据，再随机抽一成，步数一样，各训一遍，拿留出的问题比一比。结果是什么样就写什么样。
 #
 # **适合谁**：学过第 02 课，数据就是那一课的。
-# **学完你会得到**：一份数据毛病清单；每一行的四个分数；一场随机抽样也可能赢的比较；挑好的数据存成文件，下次训练直接用。
+# **学完你会得到**：一份数据毛病清单；三种方法给每一行打的分；一场随机抽样也可能赢的比较；挑好的数据存成文件，下次训练直接用。
 #
 # 数据是中文问诊。这是数据练习，不是医疗建议。
 
@@ -515,7 +515,7 @@ leak.round(3)
 # %% [markdown] lang="en"
 # ### Keep the choice
 #
-# Each choice as JSON lines, with its scores: what was left out, and why, can be looked up later.
+# Each choice as JSON lines, every row with its scores: which rows were kept, and why, can be looked up later.
 
 # %% [markdown] lang="zh"
 # ### 把选择存下来

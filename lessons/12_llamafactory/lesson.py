@@ -2,7 +2,7 @@
 # You have trained with code. Many teams train with files: one YAML a stage, one command each, no Python at all. LLaMA-Factory is the best known tool for that. Here BLOOMZ goes through the whole of it: pre-training on medical text, SFT, merging, DPO, 4-bit GPTQ, and a server that answers the OpenAI API.
 #
 # **For** those who know from lessons 01 and 09 what SFT and DPO are. The texts are Chinese, but you need not read Chinese.
-# **At the end you have** seven YAML files that you can take to any machine, a model that each of them changed measurably, a table that says what every key is called in TRL, and a server that you have asked with `curl`.
+# **At the end you have** seven YAML files that run on any machine once their paths are changed, a model in which every change is measured, a table that says what every key is called in TRL, and a server that you have asked with `curl`.
 #
 # The medical answers are an exercise, not advice.
 #
@@ -12,7 +12,7 @@
 # 前面各课都是写代码训练。不少团队却是靠文件训练的：一个阶段一份 YAML，一条命令，不写 Python。这类工具里最有名的就是 LLaMA-Factory。这一课让 BLOOMZ 走完全程：医学文本上的继续预训练、SFT、合并、DPO、4 比特 GPTQ，最后起一个兼容 OpenAI 接口的服务。
 #
 # **适合谁**：学过第 01 课和第 09 课，知道 SFT 和 DPO 是什么的人。
-# **学完你会得到**：七份搬到哪台机器都能用的 YAML；一个每一步都量得出变化的模型；一张对照表，每个键在 TRL 里叫什么；一个你亲手用 `curl` 问过的服务。
+# **学完你会得到**：七份 YAML，改几个路径就能搬到别的机器上用；一个每一步都量得出变化的模型；一张对照表，每个键在 TRL 里叫什么；一个你亲手用 `curl` 问过的服务。
 #
 # 里面的问诊内容只是练习，不是医疗建议。
 #

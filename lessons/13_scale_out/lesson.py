@@ -2,7 +2,7 @@
 # One GPU, one process, one notebook: so far. Here lesson 01's training becomes a script, and runs as several processes: on the GPUs of one host, then on several hosts by the same command line. The first question is not how fast that is, but whether it is still **the same training**. You will see when it is, when it silently is not, and what the processes send one another.
 #
 # **For** those who have done lesson 01. Two GPUs show the speed (Kaggle lends two T4s); two processes on a CPU show all the rest.
-# **At the end you have** a `train.py` of your own for `torchrun`, the proof that one process and two learn the same weights, a run that survived the death of a process, and a table that says which model wants how many GPUs.
+# **At the end you have** a `train.py` of your own for `torchrun`, the proof that one process and two learn the same weights, a run that survived the death of a process, and a table of what a 14B model takes of each GPU, by the way of training and the number of GPUs.
 #
 # The steps are those of every lesson, each with one question more: and with two processes?
 
@@ -10,14 +10,14 @@
 # 前面的课都是一块 GPU、一个进程、一个笔记本。这一课把第 01 课的训练变成脚本，用好几个进程来跑：先是一台机器上的几块卡，再用同一条命令跨机器。先别急着问快了多少，要问的是：这还是**同一次训练**吗？什么情况下是，什么情况下悄悄变了样，进程之间到底传了些什么，这里都能亲眼看到。
 #
 # **适合谁**：学过第 01 课的人。有两块卡能看到提速（Kaggle 免费给两块 T4）；没有卡，CPU 上开两个进程，其余的一样能看全。
-# **学完你会得到**：一个能交给 `torchrun` 的 `train.py`；单进程和双进程练出同一套权重的证据；一次中途死了进程还能接着跑完的训练；一张表，告诉你多大的模型要几块卡。
+# **学完你会得到**：一个能交给 `torchrun` 的 `train.py`；单进程和双进程练出同一套权重的证据；一次中途死了进程还能接着跑完的训练；一张表，一个 14B 的模型，用哪种练法、几块卡，每块各占多少。
 #
 # 步骤和每一课一样，只是每到一处都多问一句：换成两个进程呢？
 
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# `PROCESSES` is the number of GPUs to train on, and with it one process each. The rest is lesson 01's, but 20 steps, and the eight rows of a step as 2 × 4, so that there are turns to share. `SAVE_STEPS` is how often a checkpoint is written, which matters once something can die.
+# `PROCESSES` is the number of GPUs to train on, and with it one process each. The rest is lesson 01's, but 20 steps, and the eight rows of a step as 2 × 4, two at a time in four turns (gradient accumulation), so that there are turns to share. `SAVE_STEPS` is how often a checkpoint is written, which matters once something can die.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
@@ -96,7 +96,7 @@ model = hub.resolve_model(MODEL)
 # | added | why |
 # |---|---|
 # | `take_options(globals())` | nobody edits a file on eight hosts: `--max-steps 20` on the command line |
-# | `share(…)` | two processes with 2 × 4 rows would make a step of 16; sharing the 4 (of 8 × 1, the 8) keeps it at 8, and the learning rate right |
+# | `share(…)` | two processes with 2 × 4 rows would make a step of 16; sharing the four turns (with 8 × 1, which has one turn, its rows) keeps it at 8, and the learning rate right |
 # | `average_tokens_across_devices` | section 5 |
 # | `ddp_find_unused_parameters = False` | every adapter weight gets a gradient in every step; looking for others costs time, and fails with Unsloth's checkpointing |
 # | `last_checkpoint(…)` | started again after a crash, it goes on from where it was |
@@ -123,12 +123,12 @@ print(script.read_text(encoding="utf-8"))
 # %% [markdown] lang="en"
 # ## 4 · Processes that talk
 #
-# `torchrun` gives each process a `RANK` and a `WORLD_SIZE`. From there everything is built of one call, `all_reduce`: each brings a tensor, each takes the sum home. Two processes, by hand:
+# `torchrun` gives each process a `RANK` and a `WORLD_SIZE`. From there most is built on one call, `all_reduce`: each brings a tensor, each takes the sum home. Two processes, by hand:
 
 # %% [markdown] lang="zh"
 # ## 4 · 进程怎么说话
 #
-# `torchrun` 给每个进程一个编号 `RANK` 和总数 `WORLD_SIZE`。剩下的全靠一个调用搭起来：`all_reduce`，每人拿出一个张量，每人拿回总和。两个进程，亲手来一次：
+# `torchrun` 给每个进程一个编号 `RANK` 和总数 `WORLD_SIZE`。剩下的大多靠一个调用搭起来：`all_reduce`，每人拿出一个张量，每人拿回总和。两个进程，亲手来一次：
 
 # %%
 # %%writefile {OUTPUT_DIR}/talk.py

@@ -296,7 +296,7 @@ model.print_trainable_parameters()
 # %% [markdown] lang="en"
 # ## 7 · Train, and keep the curves
 #
-# `TRACKING` chooses who keeps them: TensorBoard (files, a viewer of its own), Weights & Biases (a web service, here offline unless `UPLOAD`; then it takes the secret `WANDB_API_KEY`), Trackio (a local data base, a small web page). All write to `OUTPUT_DIR/tracking`. `tracking.start` returns what the trainer must be told:
+# `TRACKING` chooses who keeps them: TensorBoard (files, a viewer of its own), Weights & Biases (a web service, here offline unless `UPLOAD`; then it takes the secret `WANDB_API_KEY`), Trackio (a local database, a small web page). All write to `OUTPUT_DIR/tracking`. `tracking.start` returns what the trainer must be told:
 
 # %% [markdown] lang="zh"
 # ## 7 · 训练，并把曲线留下来
@@ -378,7 +378,7 @@ forms = pd.DataFrame({name: judged["form"].value_counts() for name, judged in co
 forms.fillna(0).astype(int)
 
 # %% [markdown] lang="en"
-# Read the rows apart. With the **wrong tag** the model still closes with the tag that it learned, `</think>`; nobody who waits for the other one gets an answer. The **form** is learned first and fully. **Agreement** can stay behind: the published run of this tutorial came out shorter and tidier, and its conclusion on the case still contradicted the reference. A tidy wrong answer is the more dangerous one, because it reads well.
+# Read the figures one by one. With the **wrong tag** the model still closes with the tag that it learned, `</think>`; nobody who waits for the other one gets an answer. The **form** is learned first and fully. **Agreement** can stay behind: the published run of this tutorial came out shorter and tidier, and its conclusion on the case still contradicted the reference. A tidy wrong answer is the more dangerous one, because it reads well.
 
 # %% [markdown] lang="zh"
 # 几行要分开看。**标签用错**时，模型照样用学会的 `</think>` 收尾，等着另一个标签的人就永远等不到答案。**格式**学得最快、最彻底；**答案一致**可能跟不上。公开教程那次训练之后，输出更短、更整齐，可那道病例题的结论仍然和参考答案相反。错得整整齐齐反而更危险，因为读起来像是对的。

@@ -19,14 +19,14 @@
 #
 # `BATCH_SIZE × GRADIENT_ACCUMULATION` completions make a step: 8 × 4 = 32, which is 4 questions with 8 answers each. 100 steps are a first taste; Unsloth's documentation advises 300 before you judge a run.
 #
-# `FAST_INFERENCE = True` lets vLLM write the answers, several times faster. It needs a GPU and vLLM installed, so it is off until you switch it on; the next cell says what is missing.
+# `FAST_INFERENCE = True` lets vLLM write the answers, several times faster. It needs a GPU and vLLM installed, so it is off until you switch it on; section 2 then says what is missing.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
 # 一步用 `BATCH_SIZE × GRADIENT_ACCUMULATION` 条回答：8 × 4 = 32，也就是 4 道题、每题 8 个回答。100 步只是尝个味道；Unsloth 的文档建议至少等 300 步再下结论。
 #
-# `FAST_INFERENCE = True` 时由 vLLM 来写回答，能快好几倍。它要有 GPU，还要装好 vLLM，所以默认关着；打开以后缺什么，下一格会告诉你。
+# `FAST_INFERENCE = True` 时由 vLLM 来写回答，能快好几倍。它要有 GPU，还要装好 vLLM，所以默认关着；打开以后缺什么，第 2 节会告诉你。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-3B-Instruct"  # or unsloth/Meta-Llama-3.1-8B-Instruct, on a GPU with 20 GB
@@ -54,7 +54,7 @@ DISK_GB = 10
 # %% [markdown] lang="en"
 # ## 2 · The machine
 #
-# Then `import unsloth`, before `transformers` and `trl`: it replaces parts of both, and the loop of `GRPOTrainer` among them.
+# First whether there is room; then `import unsloth`, before `transformers` and `trl`: it replaces parts of both, the loop of `GRPOTrainer` among them.
 
 # %% [markdown] lang="zh"
 # ## 2 · 机器

@@ -210,7 +210,7 @@ accuracy_before
 # %% [markdown] lang="en"
 # ## 6 · LoRA
 #
-# Four switches say where adapters go: into the vision tower or the language model or both, beside attention or MLP projections or both. Reading unfamiliar instruments asks for the eyes; only another answer format would do with the language model alone.
+# Four switches say where adapters go: into the vision tower or the language model or both, beside attention or MLP projections or both. To read unfamiliar instruments the eyes must learn, too; where only the form of the answer is new, the language model alone is enough.
 
 # %% [markdown] lang="zh"
 # ## 6 · LoRA

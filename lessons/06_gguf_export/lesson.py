@@ -214,7 +214,7 @@ exports.table()
 # %% [markdown] lang="en"
 # ## 7 · Run it in llama.cpp
 #
-# `xllamacpp` is llama.cpp as a Python wheel (`pip install xllamacpp`; the set-up cell has done it). It carries its own tokenizer and its own reading of the chat template, so two questions come before the answer: does the prompt become the *same token ids*? Does the answer?
+# `xllamacpp` is llama.cpp as a Python wheel (`pip install xllamacpp`; the set-up cell has done it). It carries its own tokenizer and its own reading of the chat template, so two things are checked first: does the prompt become the *same token ids*, and does the model answer with the same ones?
 
 # %% [markdown] lang="zh"
 # ## 7 · 在 llama.cpp 里跑起来
@@ -279,8 +279,8 @@ written = pieces.without(tokenizer.bos_token if adds_bos else "")  # else BOS wo
 stops = ollama.stop_tokens(tokenizer, model.generation_config, pieces)
 gguf = exports.path(ASKED[-1])
 modelfile = gguf.with_name("Modelfile")
-parameters = {"num_ctx": MAX_SEQ_LENGTH} | ollama.sampling(model.generation_config)
-runtime.write_text(modelfile, ollama.modelfile(gguf.name, written, stops, parameters))
+settings = {"num_ctx": MAX_SEQ_LENGTH} | ollama.sampling(model.generation_config)
+runtime.write_text(modelfile, ollama.modelfile(gguf.name, written, stops, settings))
 print(modelfile.read_text(encoding="utf-8"))
 
 # %% [markdown] lang="en"
@@ -361,7 +361,7 @@ report.summary(
 # | the kernel dies while a GGUF loads | more gigabytes than RAM | take that format out of `ASKED` |
 # | no space left | a merge writes the whole model first | fewer `FORMATS`, `OUTPUT_DIR` on a larger disk |
 #
-# **Now you:** delete the line with `PARAMETER stop` from the Modelfile and put a wrong word into the template. Which of the checks above notices, and what would Ollama do?
+# **Now you:** delete the lines with `PARAMETER stop` from the Modelfile, put a wrong word into the template, and run the cells from "The proof" on. Which check notices, and what would Ollama do?
 
 # %% [markdown] lang="zh"
 # ## 10 · 出了问题怎么办
@@ -377,4 +377,4 @@ report.summary(
 # | 加载 GGUF 时内核崩溃 | 文件比内存还大 | 把这个格式从 `ASKED` 里去掉 |
 # | 磁盘写满 | 合并时要先写出一整个模型 | 减少 `FORMATS`，或者把 `OUTPUT_DIR` 设到更大的盘 |
 #
-# **轮到你了**：把 Modelfile 里 `PARAMETER stop` 那行删掉，再把模板改错一个字。上面哪一步检查能发现？换成 Ollama 会怎么样？
+# **轮到你了**：把 Modelfile 里 `PARAMETER stop` 那几行都删掉，再把模板改错一个字，然后从「验证」那一格往下重跑。哪一步检查能发现？换成 Ollama 会怎么样？

@@ -93,7 +93,7 @@ WORDS: dict[str, dict[str, str]] = {
         "hub mend": "精简版不需要网络；否则查一下网络，或者把 HF_ENDPOINT 设成镜像站",
         "secret set": "已设置",
         "secret unset": "未设置",
-        "HF_TOKEN": "只有下载受限模型、上传时才用：到 huggingface.co/settings/tokens 申请，然后{place}",
+        "HF_TOKEN": "只有下载需要授权的模型、上传时才用：到 huggingface.co/settings/tokens 申请，然后{place}",
         "WANDB_API_KEY": "只有往 W&B 记日志时才用：到 wandb.ai/authorize 领取，然后{place}",
         "failed": "没查成：{error}",
         "failed mend": "课程未必跑不了；真跑不了，就从这里查起",

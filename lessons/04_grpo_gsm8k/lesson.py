@@ -183,7 +183,7 @@ print(f"{model.num_parameters():,} parameters in {model.get_memory_footprint() /
 # What the model will read, in its chat template. The system prompt asks for the form that the rewards check: if the two disagree by one tag, the reward stays at 0.
 
 # %% [markdown] lang="zh"
-# 套上对话模板，模型读到的就是下面这段。系统提示词里要的格式，必须正是奖励函数查的格式；差一个标签，奖励就一直是 0。
+# 套上聊天模板，模型读到的就是下面这段。系统提示词里要的格式，必须正是奖励函数查的格式；差一个标签，奖励就一直是 0。
 
 
 # %%

@@ -165,7 +165,7 @@ print(f"all domain documents in batches of {BATCH_SIZE}: {padding:.0%} of the to
 # **Packing**: write the documents one after another, an EOS behind each, and cut the stream into blocks of `MAX_SEQ_LENGTH` tokens. Here the same four by hand. A document may be cut in two; its second half then starts a block without its beginning.
 
 # %% [markdown] lang="zh"
-# **打包**：把文档一篇接一篇写成一长串，每篇后面加一个 EOS，再切成一块块，每块 `MAX_SEQ_LENGTH` 个 token。拿刚才那四篇动手做一遍。一篇文档可能被切成两半，后一半就成了没头没尾的开场。
+# **打包**：把文档一篇接一篇写成一长串，每篇后面加一个 EOS，再切成一块块，每块 `MAX_SEQ_LENGTH` 个 token。拿刚才那四篇动手做一遍。一篇文档可能被切成两半，后一半就成了没有前文的开场。
 
 # %%
 stream = [token for document in few for token in (*document, tokenizer.eos_token_id)]
@@ -389,7 +389,7 @@ pd.DataFrame(groups)
 # And one block as the loss will see it. All is green: there is no question to be left out, every token is a lesson. Look for the end tokens, where one document ends and an unrelated one begins.
 
 # %% [markdown] lang="zh"
-# 再看损失函数眼里的一个块。全是绿的：没有问题需要排除，每个 token 都要学。找找结束符在哪里，那是一篇文档结束、毫不相干的另一篇开始的地方。
+# 再看损失函数眼里的一个块。全是绿的：没有问题需要排除，每个 token 都要学。找找 EOS 在哪里，那是一篇文档结束、毫不相干的另一篇开始的地方。
 
 # %%
 batch = next(iter(trainer.get_train_dataloader()))

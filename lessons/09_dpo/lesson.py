@@ -375,7 +375,7 @@ print(cost)
 # Thin lines are steps, thick ones their mean, dots the held-out pairs. The margin should rise, the accuracy too. Then look at the last two panels, which most people skip: the margin is a *difference*. It also grows when both answers become less likely and the rejected one falls faster. Is the chosen answer likelier than at the start?
 
 # %% [markdown] lang="zh"
-# 细线是每一步，粗线是滑动平均，圆点是留出数据。间隔该往上走，准确率也是。然后看最后两格，大多数人会跳过：间隔是个**差**，两个回答都变得不可能、只是落选的跌得更快，间隔照样在涨。选中的回答，比开始时更可能了吗？
+# 细线是每一步，粗线是滑动平均，圆点是留出数据。间隔该往上走，准确率也是。然后看最后两格，大多数人会跳过：间隔是个**差**，两个回答的概率都在降、只是落选的降得更快，间隔照样在涨。选中的回答，比开始时更可能了吗？
 
 # %%
 trainer.evaluate()

@@ -22,7 +22,7 @@
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# `PROCESSES` 是用几块卡，一块卡一个进程。其余和第 01 课一样，只是练 20 步，一步的 8 行拆成 2 × 4，好让几个进程来分。`SAVE_STEPS` 是隔几步存一次检查点：机器一多，总有坏的时候，这个数就要紧了。
+# `PROCESSES` 是用几块卡，一块卡一个进程。其余和第 01 课一样，只是练 20 步，一步的 8 行拆成 2 × 4，每次 2 行、累积 4 次（梯度累积），好让几个进程来分。`SAVE_STEPS` 是隔几步存一次检查点：机器一多，总有坏的时候，这个数就要紧了。
 
 # %% tags=["parameters"]
 MODEL = "unsloth/Qwen2.5-7B-Instruct-bnb-4bit"  # Hub name, folder, or nano/qwen2
@@ -110,7 +110,7 @@ model = hub.resolve_model(MODEL)
 # | 加了什么 | 为什么 |
 # |---|---|
 # | `take_options(globals())` | 总不能在八台机器上改文件：用命令行 `--max-steps 20` |
-# | `share(…)` | 两个进程都按 2 × 4 条来，一步就成了 16 条；把 4 分摊下去（要是 8 × 1，就分那个 8），一步仍是 8 条，学习率才不用改 |
+# | `share(…)` | 两个进程都按 2 × 4 行来，一步就成了 16 行；把 4 次累积分摊下去（8 × 1 只有一次，就分那 8 行），一步仍是 8 行，学习率才不用改 |
 # | `average_tokens_across_devices` | 见第 5 节 |
 # | `ddp_find_unused_parameters = False` | 每一步每个适配器权重都有梯度，不必去找没用上的；找也费时间，还会和 Unsloth 的梯度检查点冲突 |
 # | `last_checkpoint(…)` | 崩了重启，从断的地方接着练 |

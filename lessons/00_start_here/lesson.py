@@ -255,7 +255,7 @@ print(f"{model.num_parameters():,} parameters in {model.get_memory_footprint() /
 # %% [markdown] lang="zh"
 # ## 7 · 提示词与检索
 #
-# **检索**就是搜索：这个问题问的是哪条资料？BM25 数共同的词，越少见的词分量越重（中文按相邻两字切）。看分数：名字有一半相同的店排在后面几名。
+# **检索**就是搜索：这个问题问的是哪条资料？BM25 数共同的词，越少见的词分量越重（中文按相邻两字切）。看分数：紧跟在第一名后面的，是名字有一半相同的店。
 
 # %%
 index = retrieval.BM25([note["note"] for note in notes.values()])

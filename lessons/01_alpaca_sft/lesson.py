@@ -100,7 +100,7 @@ report.side_by_side(train_rows, 3)
 # %% [markdown] lang="zh"
 # ## 4 · 以 4 比特加载模型
 #
-# 76 亿个权重，按 16 比特存要 15 GB，免费的 T4 光放权重就满了，没有地方训练。换成 NF4，每个权重只占 4 比特，外加分摊的一点缩放系数；真正做乘法时才临时展开成 16 比特。
+# 76 亿个权重，按 16 位存要 15 GB，免费的 T4 光放权重就满了，没有地方训练。换成 NF4，每个权重只占 4 比特，外加分摊的一点缩放系数；真正做乘法时才临时展开成 16 位。
 
 # %% tags=["train"]
 dtype = runtime.dtype()  # bfloat16, or float16 on GPUs older than Ampere

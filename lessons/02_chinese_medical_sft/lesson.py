@@ -32,7 +32,7 @@
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# `DATASET` 是一个文件夹，里面每个科室一个子文件夹。真实数据是公开的（MIT 许可，约 400 MB），在设置那格下面另开一格、命令前加 `!`，或者在终端里先进入课程的文件夹，拉一次就行：
+# `DATASET` 是一个文件夹，里面每个科室一个子文件夹。真实数据是公开的（MIT 许可，约 400 MB），在第一格下面另开一格、命令前加 `!`，或者在终端里先进入课程的文件夹，拉一次就行：
 #
 # ```
 # git clone --depth 1 https://github.com/Toyhom/Chinese-medical-dialogue-data
@@ -125,7 +125,7 @@ for encoding in ("utf-8", "latin-1", "gb2312", "gbk", "gb18030"):
 # `read_medical_csv` settles the encoding over the *whole* file, strictly: BOM, else UTF-8, else GB18030. A byte that fits none is an error with its place, not a � in your training data.
 
 # %% [markdown] lang="zh"
-# `read_medical_csv` 用严格解码把**整个文件**走一遍再定编码：先看 BOM，再试 UTF-8，最后 GB18030。只要有一个字节解不开，就报错并指出位置，绝不让 � 混进训练数据。
+# `read_medical_csv` 用严格解码把**整个文件**走一遍再定编码：先看 BOM（文件开头标明编码的几个字节），再试 UTF-8，最后 GB18030。只要有一个字节解不开，就报错并指出位置，绝不让 � 混进训练数据。
 
 # %%
 one = data.read_medical_csv(file)

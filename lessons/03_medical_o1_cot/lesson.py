@@ -100,7 +100,7 @@ report.side_by_side(rows, 2)
 # **Is the test question in the training data?** Then a good answer proves nothing. So look for the row most like it, and take it out if the two share more than half of their character trigrams. The published case was the *first row* of the English data when those tutorials were written: they test on what they trained on. The data have been rearranged since; the output below says whether it is among your rows.
 
 # %% [markdown] lang="zh"
-# **测试题在不在训练数据里？** 在的话，答得好也说明不了什么。所以先找出和它最像的一行：三字组的重合超过一半，就当作同一道题拿掉。公开教程写成的时候，那道题正是英文数据的**第一行**：拿训练过的题来测试。数据后来重新整理过，它还在不在你这几行里，看下面打印的结果。
+# **测试题在不在训练数据里？** 在的话，答得好也说明不了什么。所以先找出和它最像的一行：三字组（连着的三个字或字母）的重合超过一半，就当作同一道题拿掉。公开教程写成的时候，那道题正是英文数据的**第一行**：拿训练过的题来测试。数据后来重新整理过，它还在不在你这几行里，看下面打印的结果。
 
 # %%
 place, alike = data.nearest(rows["Question"], CASE[LANGUAGE])

@@ -219,7 +219,7 @@ exports.table()
 # %% [markdown] lang="zh"
 # ## 7 · 在 llama.cpp 里跑起来
 #
-# `xllamacpp` 是打包成 Python wheel 的 llama.cpp（`pip install xllamacpp`，开头的准备单元格已经装好）。分词、聊天模板它都有自己的一套实现，所以先问两件事：同样的提示词，切出来的 **token id 一样吗**？回答呢？
+# `xllamacpp` 是打包成 Python wheel 的 llama.cpp（`pip install xllamacpp`，笔记本第一格已经装好）。分词、聊天模板它都有自己的一套实现，所以先问两件事：同样的提示词，切出来的 **token id 一样吗**？回答呢？
 
 
 # %%
@@ -242,12 +242,12 @@ compared = pd.DataFrame([row for name in ASKED for row in compare(name)])
 report.side_by_side(compared.astype(str).to_dict("records"))
 
 # %% [markdown] lang="en"
-# On a real model answers part ways after some tokens: with `LOAD_IN_4BIT` the yardstick itself is rounded, and a near tie between two words can fall either way. What must hold is that the *prompt* is equal, and that the text makes sense and stops.
+# On a real model answers part ways after some tokens: with `LOAD_IN_4BIT` the yardstick itself is rounded, and a near tie between two words can fall either way. What must hold is that the *prompt* is equal, and that the text makes sense. (`stopped` asks for an end within `MAX_NEW_TOKENS`; a reasoning model seldom comes to one in 64, give it 1,200.)
 #
 # The same runtime is a server that speaks OpenAI's API:
 
 # %% [markdown] lang="zh"
-# 真实模型的回答，往往若干个 token 之后就各走各的：开了 `LOAD_IN_4BIT`，连标尺本身都是舍入过的；两个词概率接近时，选哪个都有可能。必须成立的是：**提示词**完全一样，文字通顺，停得下来。
+# 真实模型的回答，往往若干个 token 之后就各走各的：开了 `LOAD_IN_4BIT`，连标尺本身都是舍入过的；两个词概率接近时，选哪个都有可能。必须成立的是：**提示词**完全一样，文字通顺。（`stopped` 看的是 `MAX_NEW_TOKENS` 之内停没停：64 个 token，推理模型多半还没想完，要给到 1200。）
 #
 # 同一个运行时也是一台服务器，接口和 OpenAI 的一样：
 

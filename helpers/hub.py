@@ -122,7 +122,7 @@ WORDS: Words = {
         "no name": "{name!r} 不是模型名。Hub 上的名字形如 'owner/model'。请检查 MODEL，{instead}",
         "gated": "{name!r} 需要授权：请到 https://huggingface.co/{name} 同意许可协议，再设置密钥 HF_TOKEN（{place}），{instead}",
         "gated for you": "{name!r} 需要授权，而 HF_TOKEN 那个账号还没有权限：请用这个账号到 https://huggingface.co/{name} "
-        "同意许可协议（有的模型要等作者审批），或者换一个有权读需授权仓库的令牌，{instead}",
+        "同意许可协议（有的模型要等作者审批），或者换一个有权读取这类仓库的令牌，{instead}",
         "token": "{where} 不认密钥 HF_TOKEN 里的令牌：可能已删除、过期，或者没复制全。"
         "请到 https://huggingface.co/settings/tokens 新建一个再设置（{place}），{instead}",
         "no revision": "{name!r} 没有 {revision!r} 这个版本。请在模型页面的 Files and versions 里找一个提交号，"

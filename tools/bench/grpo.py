@@ -87,7 +87,7 @@ def measure(side: Side, path: str) -> dict[str, Any]:
             callbacks=[clock],
             **options,
         )  # fmt: skip
-        writing = _timed(trainer, "_generate_and_score_completions")
+        writing = _timed(trainer, "_generate")
         trainer.train()
     training.assert_plain(side.engine)
     logged = [entry for entry in trainer.state.log_history if "completions/mean_length" in entry][WARM_UP:]

@@ -40,7 +40,7 @@ test-gpu: setup
 	TQDM_MININTERVAL=20 $(course) nano
 	.venv/bin/pytest -m notebook notebooks -n $(workers) --dist load --maxschedchunk 1 --verified --durations=0; \
 		status=$$?; $(course) build; exit $$status
-	.venv/bin/pytest tests/test_memory.py tests/trust/test_memory_is_freed.py
+	.venv/bin/pytest tests/test_attention.py tests/test_memory.py tests/trust/test_memory_is_freed.py
 	$(MAKE) test-soak
 
 test-soak: setup

@@ -321,10 +321,10 @@ def require(
 
     `vram_gb=0` asks for no GPU: that is what a small model needs. Of `disk_gb` the lesson writes the share `written`
     into `folder` (None: the course's own), the rest is downloads in the Hub's cache; it counts where these are two
-    disks. `vllm` asks for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next.
-    A given `folder` is tried with a small file. `models` are what the lesson loads from `source`: each must be there
-    for whoever runs this, an adapter's base, too. Raises NotEnough, and hub.ModelNotFound for a model, in the
-    notebook's language.
+    disks. `vllm` asks for vLLM, and for a GPU that it runs on; `unsloth` says that `import unsloth` comes next, and
+    offers it torch's kernel for packed rows. A given `folder` is tried with a small file. `models` are what the lesson
+    loads from `source`: each must be there for whoever runs this, an adapter's base, too. Raises NotEnough, and
+    hub.ModelNotFound for a model, in the notebook's language.
     """
     problems, where = [], platform_name()
     here = gpu() if vram_gb > 0 else None
@@ -342,6 +342,10 @@ def require(
         problems.append(_unwritable(Path(folder).absolute(), refused))
     if problems := _session_problems(unsloth) + problems:
         raise NotEnough("\n".join(problems))
+    if unsloth:
+        from helpers import attention
+
+        attention.offer_packed()
     for model in models:
         from helpers import hub
 

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from helpers import attention
 from helpers.runtime import root
 from tools.bench import peak, records, training
 
@@ -119,26 +120,12 @@ def held(model: str = MODEL) -> Iterator[Side]:
 def attention_of(side: Side) -> Iterator[None]:
     """Around `import unsloth`: let it see the attention of this side, and no other. Raises RuntimeError where it cannot.
 
-    Unsloth takes torch's kernel for packed rows from torch 2.12 on; before that xformers where it loads (its wheel
-    needs CUDA 12's runtime, which a torch for CUDA 13 does not bring), else torch's usual attention, once for each
-    sample. The kernel is in torch 2.11, too, without the argument `enable_gqa` that Unsloth asks for, though it has
-    always taken fewer key-value heads than query heads.
+    `varlen` is torch's kernel for packed rows, as the lessons offer it. Where there is none Unsloth takes xformers if
+    it loads (its wheel needs CUDA 12's runtime, which a torch for CUDA 13 does not bring), else torch's usual
+    attention, once for each sample.
     """
-    import inspect
-
-    import torch.nn.attention.varlen as module
-
-    kernel = module.varlen_attn
-    if side.attention == "varlen" and "enable_gqa" not in inspect.signature(kernel).parameters:
-
-        def varlen_attn(
-            query, key, value, cu_seq_q, cu_seq_k, max_q, max_k,
-            *, return_aux=None, scale=None, window_size=(-1, -1), enable_gqa=False,
-        ):  # fmt: skip
-            return kernel(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k,
-                          return_aux=return_aux, scale=scale, window_size=window_size)  # fmt: skip
-
-        module.varlen_attn = varlen_attn
+    if side.attention == "varlen" and not attention.offer_packed():
+        raise RuntimeError(f"{side.name}: this torch has no kernel for packed rows; 2.11 is the first with it")
     os.environ["UNSLOTH_TORCH_VARLEN"] = str(int(side.attention == "varlen"))
     if side.attention != "xformers":
         sys.modules["xformers"] = None  # an import of it fails

@@ -67,9 +67,13 @@ def _write_vision(folder: Path) -> Path:
 
 
 def _save(kind: Any, config: Any, processor: Any, folder: Path) -> Path:
-    """Random weights for a configuration, made on the GPU where there is one, with the tokenizer or processor."""
+    """Random weights for a configuration, made on the GPU where there is one, with the tokenizer or processor.
+
+    The same in each run on the same kind of GPU: a side that is measured later must have the losses of the others.
+    """
     import torch
 
+    torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = kind.from_config(config, dtype=torch.bfloat16)

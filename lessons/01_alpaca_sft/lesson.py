@@ -17,14 +17,14 @@
 # %% [markdown] lang="en"
 # ## 1 · Parameters
 #
-# Everything you may want to change stands here. A step takes eight rows, all at once: on an H200 that is 1.4 times as fast as 2 × 4 (two at a time, four times over), for 2.2 GiB more. With `PACKING` each row holds about ten examples, so 60 steps see less than a tenth of the data: a first taste, not a full training. Set `MAX_STEPS = -1` to go through the data `EPOCHS` times instead.
+# Everything you may want to change stands here. A step takes eight rows, all at once: on an H200 that is 1.4 times as fast as 2 × 4 (two at a time, four times over), for 2.1 GiB more. With `PACKING` each row holds about ten examples, so 60 steps see less than a tenth of the data: a first taste, not a full training. Set `MAX_STEPS = -1` to go through the data `EPOCHS` times instead.
 #
 # The default is an *Instruct* model, as in the published run. It answers and stops already, so expect another style and a lower held-out loss. To see a model *learn* to answer, look at the trimmed run (`make demo` in a clone), or take the base model: `MODEL = "unsloth/Qwen2.5-7B-bnb-4bit"`.
 
 # %% [markdown] lang="zh"
 # ## 1 · 参数
 #
-# 想改的都在这一格。每步用 8 行，一次全放进去：H200 上比 2 × 4（一次 2 行、分 4 次）快到 1.4 倍，多占 2.2 GiB 显存。打开 `PACKING` 时一行约装十条样本，60 步看不到数据的一成，只是尝个味道，离真正训完还早。想按轮数训练，就把 `MAX_STEPS` 设成 `-1`，由 `EPOCHS` 说了算。
+# 想改的都在这一格。每步用 8 行，一次全放进去：H200 上比 2 × 4（一次 2 行、分 4 次）快到 1.4 倍，多占 2.1 GiB 显存。打开 `PACKING` 时一行约装十条样本，60 步看不到数据的一成，只是尝个味道，离真正训完还早。想按轮数训练，就把 `MAX_STEPS` 设成 `-1`，由 `EPOCHS` 说了算。
 #
 # 默认的模型是 *Instruct* 版，和公开教程一样。它本来就会回答、会停，所以变的主要是口吻和留出损失。想看一个模型从不会到会，就看精简版（克隆下来，`make demo`），或者换成基座：`MODEL = "unsloth/Qwen2.5-7B-bnb-4bit"`。
 

@@ -71,6 +71,7 @@ PLOTS: dict[str, Callable[[dict[str, Any], list[Axes]], None] | None] = {
     "sft_profile": None,
     "sft_memory": None,
     "sft_quick": None,
+    "sft_xformers": None,
     "sft": speed_and_memory,
 }
 

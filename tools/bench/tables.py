@@ -40,7 +40,7 @@ COLUMNS = {
         "peak_gib",
     ),
     "sft": ("name", "useful_tokens_per_s", "seconds_per_step", "loaded_gib", "peak_gib"),
-    "grpo": ("name", "seconds_per_step", "tokens_per_s", "start_s"),
+    "grpo": ("name", "seconds_per_step", "writing_s", "tokens_per_s", "start_s"),
     "first_loss": (
         "name",
         "start_s",
@@ -128,6 +128,7 @@ HEADINGS = {
     "unpacking_ms": {"en": "unpacking 4 bits", "zh": "解 4 比特"},
     "useful_tokens_per_s": {"en": "useful tokens/s", "zh": "有效 token/秒"},
     "weights": {"en": "weights", "zh": "权重"},
+    "writing_s": {"en": "of them writing", "zh": "其中写回答"},
 }
 
 OTHERWISE = {  # headings of one kind alone
@@ -200,6 +201,7 @@ HARDWARE_IN_CHINESE = {  # regular expressions
     r"^CPU, (\d+) cores, ": r"CPU，\1 核，",
     r"^CPU, (\d+) cores": r"CPU，\1 核",
     r"^(\d+) x ": r"\1 × ",
+    r", (\d+) CPU cores, another bench on the other (\d+)": r"，\1 个 CPU 核，另外 \2 个核上跑着别的测量",
     r", (\d+) sides at once on a host with \d+": r"，同一台机器上 \1 种跑法同时各占一块",
 }
 FACTS = {
